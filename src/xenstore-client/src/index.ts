@@ -1,0 +1,1 @@
+export type { Transport, TransportHandlers } from './transport.ts';

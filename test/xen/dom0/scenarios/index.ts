@@ -1,0 +1,6 @@
+// The order in which the scenarios run in dom0.
+import type { Scenario } from '../scenario.ts';
+import { fixtureWorks } from './fixture-works.ts';
+import { logIsClean } from './log-is-clean.ts';
+
+export const scenarios: readonly Scenario[] = [fixtureWorks, logIsClean];

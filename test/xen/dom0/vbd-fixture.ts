@@ -1,0 +1,115 @@
+/**
+ * A vbd of the kernel's xen-blkback, served from a file through a loop device, with dom0 as
+ * frontend domain too. The toolstack's part (libxl) is a handful of XenStore writes, made here with
+ * Xen's own tools. The file is what the tests compare with: nothing of ours touches it.
+ */
+import { open, rm } from 'node:fs/promises';
+import { eventually, run } from './commands.ts';
+import type { Lab } from './scenario.ts';
+import { storeExists, storeRead, storeReadIfAny, storeRemove, storeWrite } from './store.ts';
+
+export interface VbdOptions {
+  readonly sizeBytes: number;
+  readonly isReadOnly?: boolean;
+  readonly sectorSize?: 512 | 4096;
+}
+
+export interface Vbd {
+  /** Virtual device number, e.g. 51712 for xvda. */
+  readonly id: number;
+  readonly name: string;
+  /** The file behind the loop device. */
+  readonly file: string;
+  readonly loopDevice: string;
+  readonly frontendPath: string;
+  readonly backendPath: string;
+}
+
+let created = 0;
+
+/** Makes a vbd in state 1/1 and waits until blkback offers it (state 2). */
+export async function createVbd(lab: Lab, options: VbdOptions): Promise<Vbd> {
+  // xvda, xvdb, ... A new number each time, so that scenarios cannot see each other's leavings.
+  const index = created++ % 16;
+  const id = (202 << 8) | (index << 4);
+  const name = `xvd${String.fromCharCode(97 + index)}`;
+  const file = `/tmp/${name}-${created}.img`;
+  const handle = await open(file, 'wx');
+  await handle.truncate(options.sizeBytes);
+  await handle.close();
+
+  const mode = options.isReadOnly === true ? ['-r'] : [];
+  const sectorSize = String(options.sectorSize ?? 512);
+  const arguments_ = ['--show', '-f', '-b', sectorSize, ...mode, file];
+  const loopDevice = (await run('losetup', ...arguments_)).trim();
+
+  const vbd: Vbd = {
+    id,
+    name,
+    file,
+    loopDevice,
+    frontendPath: `/local/domain/0/device/vbd/${id}`,
+    backendPath: `/local/domain/0/backend/vbd/0/${id}`,
+  };
+  await plugVbd(vbd, options.isReadOnly === true ? 'r' : 'w');
+  lab.cleanUp(async () => {
+    await unplugVbd(vbd);
+    await run('losetup', '-d', loopDevice);
+    await rm(file);
+  });
+  lab.step(
+    `vbd ${name} (${id}): ${options.sizeBytes} bytes on ${loopDevice}, offered by xen-blkback`,
+  );
+  return vbd;
+}
+
+/** Writes what libxl would write for a new disk. */
+export async function plugVbd(vbd: Vbd, mode: 'r' | 'w'): Promise<void> {
+  const { frontendPath: front, backendPath: back } = vbd;
+  await storeWrite({
+    [`${back}/frontend`]: front,
+    [`${back}/frontend-id`]: '0',
+    [`${back}/online`]: '1',
+    [`${back}/mode`]: mode,
+    [`${back}/params`]: vbd.loopDevice,
+    [`${back}/type`]: 'phy',
+    [`${back}/dev`]: vbd.name,
+    [`${back}/device-type`]: 'disk',
+    [`${back}/state`]: '1',
+    [`${front}/backend`]: back,
+    [`${front}/backend-id`]: '0',
+    [`${front}/virtual-device`]: String(vbd.id),
+    [`${front}/device-type`]: 'disk',
+    [`${front}/state`]: '1',
+  });
+  // What the hotplug script does: it names the block device, in hex.
+  const minor = Number(vbd.loopDevice.slice('/dev/loop'.length));
+  await storeWrite({ [`${back}/physical-device`]: `7:${minor.toString(16)}` });
+  await waitForBackendState(vbd, '2');
+}
+
+/** Takes the vbd away as a toolstack does; a frontend that still runs must let go. */
+export async function unplugVbd(vbd: Vbd): Promise<void> {
+  const { frontendPath: front, backendPath: back } = vbd;
+  if (await storeExists(back)) {
+    const state = await storeReadIfAny(`${back}/state`);
+    await storeWrite({ [`${back}/online`]: '0' });
+    if (state !== '6') await storeWrite({ [`${back}/state`]: '5', [`${front}/state`]: '6' });
+    await waitForBackendState(vbd, '6');
+    await storeRemove(back);
+  }
+  if (await storeExists(front)) await storeRemove(front);
+}
+
+export function waitForBackendState(vbd: Vbd, state: string): Promise<string> {
+  return eventually(`${vbd.backendPath}/state becomes ${state}`, 20_000, async () => {
+    const seen = await storeReadIfAny(`${vbd.backendPath}/state`);
+    return seen === state ? seen : undefined;
+  });
+}
+
+/** e.g. `4/4`: the frontend's state and the backend's. */
+export async function states(vbd: Vbd): Promise<string> {
+  const front = await storeRead(`${vbd.frontendPath}/state`);
+  return `${front}/${await storeRead(`${vbd.backendPath}/state`)}`;
+}

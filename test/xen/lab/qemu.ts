@@ -1,0 +1,167 @@
+/**
+ * One boot of the lab under QEMU. What dom0 reports leaves it by its second serial line, which ends
+ * in a Unix socket here; the first is the console. Nothing here decides whether the run was good:
+ * see verdict.ts.
+ */
+import { spawn } from 'node:child_process';
+import { appendFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { CpioArchive } from './cpio.ts';
+import type { Image } from './image.ts';
+
+export interface BootOptions {
+  readonly image: Image;
+  /** What dom0's init shall do. */
+  readonly mode: string;
+  /** Without Node and the project the image is small and boots faster. */
+  readonly withProject: boolean;
+  /** Further files for dom0, by absolute path. */
+  readonly files?: Readonly<Record<string, string>>;
+  readonly timeoutMs: number;
+  /** After such a line the machine has {@link GRACE_MS} to go down. */
+  isLastReport(line: string): boolean;
+  onReport(line: string): void;
+  onConsole(line: string): void;
+}
+
+export interface BootOutcome {
+  /** QEMU's exit code; null when it was killed. */
+  readonly exitCode: number | null;
+  readonly timedOut: boolean;
+  readonly reportLines: readonly string[];
+  readonly consoleLines: readonly string[];
+  readonly durationMs: number;
+}
+
+/** From dom0's last report to the end of QEMU. */
+const GRACE_MS = 10_000;
+
+const XEN_ARGUMENTS =
+  'console=com1 com1=115200,8n1 dom0_mem=1280M,max:1280M loglvl=warning guest_loglvl=warning';
+// No comma may stand here: it would end the module's arguments.
+const DOM0_ARGUMENTS = 'console=hvc0 rdinit=/init panic=1 mitigations=off loglevel=5';
+
+export async function boot(options: BootOptions): Promise<BootOutcome> {
+  const folder = mkdtempSync(join(tmpdir(), 'xen-lab-'));
+  const startMs = Date.now();
+  const reportLines: string[] = [];
+  const consoleLines: string[] = [];
+  const timer = new Deadline(options.timeoutMs);
+  const onReport = lineSplitter((line) => {
+    reportLines.push(line);
+    if (options.isLastReport(line)) timer.shorten(GRACE_MS);
+    options.onReport(line);
+  });
+  const onConsole = lineSplitter((line) => {
+    consoleLines.push(line);
+    options.onConsole(line);
+  });
+
+  const reportSocket = join(folder, 'report.sock');
+  const server = createServer((socket) => {
+    socket.on('data', (chunk) => onReport(chunk.toString('utf8')));
+    socket.on('error', () => socket.destroy());
+  });
+  try {
+    await new Promise<void>((resolve) => server.listen(reportSocket, resolve));
+    const initrd = join(folder, 'dom0.cpio');
+    writeInitrd(initrd, options);
+    const args = qemuArguments(options.image, initrd, reportSocket);
+    const ending = await runQemu(args, timer, onConsole);
+    onConsole('\n');
+    return { ...ending, reportLines, consoleLines, durationMs: Date.now() - startMs };
+  } finally {
+    server.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function writeInitrd(path: string, options: BootOptions): void {
+  const own = new CpioArchive();
+  own.addFile('/lab-mode', options.mode, 0o644);
+  for (const [name, content] of Object.entries(options.files ?? {})) {
+    own.addFile(name, content, 0o644);
+  }
+  const { toolsLayer, nodeLayer, projectLayer } = options.image;
+  const layers = options.withProject ? [toolsLayer, nodeLayer, projectLayer] : [toolsLayer];
+  for (const layer of layers) appendFileSync(path, readFileSync(layer));
+  appendFileSync(path, own.finish());
+}
+
+function qemuArguments(image: Image, initrd: string, reportSocket: string): string[] {
+  return [
+    ...['-M', 'pc', '-cpu', 'max,-smap', '-smp', '1', '-m', '3072', '-accel', 'tcg,thread=multi'],
+    ...['-nographic', '-nodefaults', '-no-reboot', '-monitor', 'none'],
+    ...['-serial', 'stdio', '-serial', `unix:${reportSocket}`],
+    ...['-device', 'isa-debug-exit,iobase=0xf4,iosize=4'],
+    ...['-kernel', image.xen, '-append', XEN_ARGUMENTS],
+    ...['-initrd', `${image.kernel} ${DOM0_ARGUMENTS},${initrd}`],
+  ];
+}
+
+function runQemu(
+  args: string[],
+  timer: Deadline,
+  onOutput: (text: string) => void,
+): Promise<{ exitCode: number | null; timedOut: boolean }> {
+  return new Promise((resolve, reject) => {
+    const qemu = spawn('qemu-system-x86_64', args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    let timedOut = false;
+    timer.start(() => {
+      timedOut = true;
+      qemu.kill('SIGKILL');
+    });
+    // A lab that is interrupted leaves no QEMU behind.
+    const killQemu = (): void => void qemu.kill('SIGKILL');
+    process.once('exit', killQemu);
+    qemu.stdout.on('data', (chunk: Buffer) => onOutput(chunk.toString('latin1')));
+    qemu.stderr.on('data', (chunk: Buffer) => onOutput(`qemu: ${chunk.toString('utf8')}`));
+    qemu.once('error', reject);
+    qemu.once('close', (exitCode) => {
+      timer.stop();
+      process.removeListener('exit', killQemu);
+      resolve({ exitCode, timedOut });
+    });
+  });
+}
+
+/** A time limit that can become shorter. */
+class Deadline {
+  #timeoutMs: number;
+  #timer: NodeJS.Timeout | undefined;
+  #onLate: () => void = () => {};
+
+  constructor(timeoutMs: number) {
+    this.#timeoutMs = timeoutMs;
+  }
+
+  start(onLate: () => void): void {
+    this.#onLate = onLate;
+    this.#timer = setTimeout(onLate, this.#timeoutMs);
+  }
+
+  shorten(timeoutMs: number): void {
+    this.stop();
+    this.#timeoutMs = timeoutMs;
+    this.start(this.#onLate);
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+  }
+}
+
+/** Calls `onLine` for each whole line of the text it is fed, without its line end. */
+function lineSplitter(onLine: (line: string) => void): (text: string) => void {
+  let rest = '';
+  return (text) => {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop() ?? '';
+    for (const line of lines) {
+      const clean = line.replace(/\r/g, '');
+      if (clean !== '') onLine(clean);
+    }
+  };
+}

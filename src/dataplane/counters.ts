@@ -1,0 +1,46 @@
+/**
+ * What a lane counts. The numbers live in shared memory: the lane, their only writer, adds to them
+ * in passing, and anyone may read them at any time without the lane noticing.
+ */
+
+/** Positions of the counters. A name ending in `_NOW` goes up and down; the others only grow. */
+export const Counter = {
+  READS: 0,
+  WRITES: 1,
+  FLUSHES: 2,
+  TRIMS: 3,
+  ZEROES: 4,
+  OTHER_COMMANDS: 5,
+  READ_BYTES: 6,
+  WRITTEN_BYTES: 7,
+  ERRORS: 8,
+  RING_REQUESTS: 9,
+  RING_NOTIFICATIONS: 10,
+  RING_EVENTS: 11,
+  PAGE_WAITS: 12,
+  SLOT_WAITS: 13,
+  CLIENTS_NOW: 14,
+  TURNS: 15,
+  RECOVERIES: 16,
+} as const;
+export type Counter = (typeof Counter)[keyof typeof Counter];
+
+const COUNTER_COUNT = 32;
+
+export class Counters {
+  readonly shared: SharedArrayBuffer;
+  readonly #values: Float64Array;
+
+  constructor(shared?: SharedArrayBuffer) {
+    this.shared = shared ?? new SharedArrayBuffer(COUNTER_COUNT * 8);
+    this.#values = new Float64Array(this.shared);
+  }
+
+  add(counter: Counter, amount: number): void {
+    this.#values[counter] = (this.#values[counter] as number) + amount;
+  }
+
+  get(counter: Counter): number {
+    return this.#values[counter] as number;
+  }
+}

@@ -1,0 +1,61 @@
+/**
+ * What a lane is told when it starts: plain data, because it crosses to a worker thread. Memory is
+ * named by address and descriptors by number; both are shared by all threads of the process.
+ */
+
+import type { BlkifAbi } from '../blkif/index.ts';
+import type { EventChannelHandle } from '../host/index.ts';
+
+/** How the disk behind the ring behaves. Lengths are bytes. */
+export interface DiskShape {
+  /** What requests on the ring must be aligned to: 512 to 4096. */
+  readonly sectorBytes: number;
+  /** How writes are made stable: an operation of the ring, or nothing when none is needed. */
+  readonly flush: 'flush-cache' | 'barrier' | 'none';
+  readonly discard:
+    | { readonly granularityBytes: number; readonly alignmentBytes: number }
+    | undefined;
+}
+
+/** Granted pages, by address. */
+export interface GrantedMemory {
+  readonly address: number;
+  readonly grefs: Uint32Array;
+}
+
+export interface LaneRing {
+  /** Address of the ring's pages, whose header is initialised and on which nothing was sent. */
+  readonly address: number;
+  readonly pageCount: number;
+  readonly abi: BlkifAbi;
+  /** The vbd's number, which goes into each request. */
+  readonly handle: number;
+  readonly eventChannel: EventChannelHandle;
+  /** Most segments of one request; above 11 they are indirect. */
+  readonly maxSegments: number;
+}
+
+export interface LaneLimits {
+  /** NBD requests in progress at once, over all connections of the lane. */
+  readonly operations: number;
+  /** The same for one connection. */
+  readonly operationsPerConnection: number;
+  /** Memory for reads that do not fit the page pool. */
+  readonly spillBytes: number;
+}
+
+export interface LaneConfig {
+  /** Number of the lane: it names the thread `lane-N`. */
+  readonly index: number;
+  readonly disk: DiskShape;
+  readonly ring: LaneRing;
+  readonly pool: GrantedMemory;
+  /** Pages that stay zero. */
+  readonly zeroPool: GrantedMemory;
+  /** Pages for the segment lists of indirect requests; none when there are no such requests. */
+  readonly indirectPool: GrantedMemory | undefined;
+  readonly limits: LaneLimits;
+  /** An eventfd that is signalled when a message waits for the lane. */
+  readonly controlFd: number;
+  readonly counters: SharedArrayBuffer;
+}

@@ -1,0 +1,37 @@
+import type { Memory } from '../sys/index.ts';
+import type { Counters } from './counters.ts';
+import type { Engine } from './engine.ts';
+import type { Iovec } from './iovec.ts';
+import type { LaneLimits } from './lane-config.ts';
+import type { CloseReason, NbdConnection } from './nbd-connection.ts';
+import type { Operation } from './operation.ts';
+import type { PagePool } from './page-pool.ts';
+import type { ReceiveBuffers } from './receive-buffers.ts';
+
+/** What a connection uses of the lane it lives in. */
+export interface LaneCore {
+  readonly engine: Engine;
+  readonly pool: PagePool;
+  readonly buffers: ReceiveBuffers;
+  /** Scratch: filled in and used within one call. */
+  readonly iovec: Iovec;
+  /** Reply headers, one place for each operation. */
+  readonly headers: Memory & { readonly view: DataView };
+  readonly limits: LaneLimits;
+  readonly counters: Counters;
+  /** The server stops: new requests are refused. */
+  readonly isDraining: boolean;
+
+  /** `connection` has replies to send at the end of this turn. */
+  markDirty(connection: NbdConnection): void;
+  /** `connection` can go on parsing in this turn. */
+  markAwake(connection: NbdConnection): void;
+  /** `connection` has found no free operation; it is woken when there is one. */
+  awaitOperation(connection: NbdConnection): void;
+  /** The reply of `operation` has left, or its client has. */
+  release(operation: Operation): void;
+  /** The operations of `connection` lose their client. */
+  abandonAll(connection: NbdConnection): void;
+  watch(connection: NbdConnection, events: number): void;
+  connectionClosed(connection: NbdConnection, reason: CloseReason): void;
+}

@@ -1,0 +1,332 @@
+/**
+ * A lane: the thread that owns one ring and the connections served through it.
+ *
+ * It lives in its own epoll loop and never returns to the event loop of its thread. Each turn
+ * drains everything that is ready, in an order that lets the other parties work meanwhile:
+ * responses of the backend first, then new requests, then one publication and at most one
+ * notification, and only then the replies. Batches grow by themselves as the load does.
+ */
+
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import type { EventChannel, EventChannelModule } from '../host/index.ts';
+import {
+  allocateMemory,
+  drainEventFd,
+  EPOLLERR,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLOUT,
+  Epoll,
+  libc,
+  type Memory,
+  setThreadName,
+} from '../sys/index.ts';
+import { Counter, Counters } from './counters.ts';
+import { Engine } from './engine.ts';
+import { Iovec } from './iovec.ts';
+import type { LaneConfig, LaneLimits } from './lane-config.ts';
+import type { LaneCore } from './lane-core.ts';
+import type { LaneEvent, LaneMessage } from './messages.ts';
+import { type CloseReason, HEADER_SLOT_BYTES, NbdConnection } from './nbd-connection.ts';
+import type { Operation, Requester } from './operation.ts';
+import { PagePool } from './page-pool.ts';
+import { ReceiveBuffers } from './receive-buffers.ts';
+import { RingRequests } from './ring-requests.ts';
+
+const EVENTS_PER_WAIT = 256;
+const RECEIVE_BUFFER_BYTES = 256 * 1024;
+
+// Epoll tokens; connections count up from the last.
+const TOKEN_CONTROL = 0;
+const TOKEN_RING = 1;
+const TOKEN_FIRST_CONNECTION = 2;
+
+class Lane implements LaneCore {
+  readonly engine: Engine;
+  readonly pool: PagePool;
+  readonly buffers = new ReceiveBuffers(RECEIVE_BUFFER_BYTES);
+  readonly iovec = new Iovec();
+  readonly headers: Memory & { readonly view: DataView };
+  readonly limits: LaneLimits;
+  readonly counters: Counters;
+  isDraining = false;
+
+  readonly #config: LaneConfig;
+  readonly #ring: RingRequests;
+  readonly #channel: EventChannel;
+  readonly #epoll = new Epoll(EVENTS_PER_WAIT);
+  /** Connections by token; freed places are used again. */
+  readonly #connections: (NbdConnection | undefined)[] = [];
+  readonly #freePlaces: number[] = [];
+  readonly #placeOf = new Map<NbdConnection, number>();
+  #dirty: NbdConnection[] = [];
+  #dirtyNext: NbdConnection[] = [];
+  readonly #awake: NbdConnection[] = [];
+  readonly #awaiting: NbdConnection[] = [];
+  #isStopping = false;
+  #isBroken = false;
+  #isMasked = false;
+  #hasDrained = false;
+
+  constructor(config: LaneConfig, channel: EventChannel) {
+    this.#config = config;
+    this.#channel = channel;
+    this.limits = config.limits;
+    this.counters = new Counters(config.counters);
+    this.pool = new PagePool(config.pool);
+    const indirect = config.indirectPool && new PagePool(config.indirectPool);
+    this.#ring = new RingRequests(config.ring, config.disk, this.pool, indirect);
+    this.engine = new Engine(
+      {
+        disk: config.disk,
+        operationCount: config.limits.operations,
+        spillLimitBytes: config.limits.spillBytes,
+      },
+      {
+        ring: this.#ring,
+        pool: this.pool,
+        zeroPool: new PagePool(config.zeroPool),
+        counters: this.counters,
+      },
+    );
+    const headers = allocateMemory(config.limits.operations * HEADER_SLOT_BYTES);
+    this.headers = { ...headers, view: new DataView(headers.buffer) };
+    this.#epoll.add(config.controlFd, EPOLLIN, TOKEN_CONTROL);
+    this.#epoll.add(channel.fd, EPOLLIN, TOKEN_RING);
+  }
+
+  /** Works until it is told to stop. */
+  run(): void {
+    send({ type: 'ready' });
+    while (!this.#isStopping) this.#turn();
+    for (const connection of this.#connections) connection?.close('server stops');
+    this.#epoll.close();
+  }
+
+  #turn(): void {
+    const count = this.#epoll.wait(this.#mayBlock() ? -1 : 0);
+    this.counters.add(Counter.TURNS, 1);
+    this.#takeRingEvent(count);
+    this.#collect();
+    for (let i = 0; i < count; i++) this.#handle(this.#epoll.tokenAt(i), this.#epoll.eventsAt(i));
+    this.#resumeAwake();
+    this.#publish();
+    this.#sendReplies();
+    if (this.isDraining) this.#watchDrain();
+  }
+
+  /** Whether nothing is left to do before the next event. */
+  #mayBlock(): boolean {
+    if (this.#awake.length > 0 || this.#dirty.length > 0) return false;
+    if (this.#isBroken) return true;
+    if (this.#ring.inFlight > 0 && this.#ring.finalCheck()) return false;
+    // Only now may the backend wake us again. An event that came while the channel was masked was
+    // for a response that finalCheck has just looked for, or it is pending and wakes us at once.
+    if (this.#isMasked) {
+      this.#isMasked = false;
+      this.#channel.unmask();
+    }
+    return true;
+  }
+
+  #takeRingEvent(count: number): void {
+    for (let i = 0; i < count; i++) {
+      if (this.#epoll.tokenAt(i) !== TOKEN_RING) continue;
+      if (this.#channel.consume()) {
+        this.#isMasked = true;
+        this.counters.add(Counter.RING_EVENTS, 1);
+      }
+    }
+  }
+
+  #collect(): void {
+    if (this.#isBroken) return;
+    if (this.engine.collect() < 0) {
+      this.#breakDown(this.#ring.fault ?? 'it broke the ring protocol');
+      return;
+    }
+    this.engine.pump();
+  }
+
+  #breakDown(fault: string): void {
+    if (this.#isBroken) return;
+    this.#isBroken = true;
+    // The channel stays masked from here on: a storm of events from a broken backend costs nothing.
+    this.#isMasked = true;
+    this.engine.breakDown();
+    send({ type: 'broken', fault });
+  }
+
+  #handle(token: number, events: number): void {
+    if (token === TOKEN_CONTROL) {
+      this.#takeMessages();
+      return;
+    }
+    if (token === TOKEN_RING) return;
+    const connection = this.#connections[token - TOKEN_FIRST_CONNECTION];
+    if (connection === undefined) return;
+    if ((events & EPOLLIN) !== 0) connection.onReadable();
+    if ((events & EPOLLOUT) !== 0 && !connection.isClosed) connection.onWritable();
+    // The peer is gone altogether: nobody will read what is still owed to it.
+    if ((events & (EPOLLERR | EPOLLHUP)) !== 0 && (events & EPOLLIN) === 0) {
+      connection.close('client left without disconnecting');
+    }
+  }
+
+  #resumeAwake(): void {
+    // A connection that is woken again while it runs is dealt with in the next turn.
+    const count = this.#awake.length;
+    for (let i = 0; i < count; i++) this.#awake[i]?.resume();
+    this.#awake.splice(0, count);
+  }
+
+  #publish(): void {
+    if (this.#isBroken || !this.#ring.publish()) return;
+    this.counters.add(Counter.RING_NOTIFICATIONS, 1);
+    this.#channel.notify();
+  }
+
+  #sendReplies(): void {
+    const dirty = this.#dirty;
+    if (dirty.length === 0) return;
+    this.#dirty = this.#dirtyNext;
+    this.#dirtyNext = dirty;
+    for (const connection of dirty) connection.flushReplies();
+    dirty.length = 0;
+    // Replies that have left gave back pages and operations for which others may be waiting.
+    if (!this.#isBroken) {
+      this.engine.pump();
+      this.#publish();
+    }
+    while (this.#awaiting.length > 0 && this.engine.hasFree) this.#awaiting.shift()?.wake();
+  }
+
+  // --- messages
+
+  #takeMessages(): void {
+    drainEventFd(this.#config.controlFd);
+    for (;;) {
+      const received = receiveMessageOnPort(port);
+      if (received === undefined) return;
+      this.#takeMessage(received.message as LaneMessage);
+    }
+  }
+
+  #takeMessage(message: LaneMessage): void {
+    switch (message.type) {
+      case 'adopt':
+        this.#adopt(message);
+        return;
+      case 'drain':
+        this.isDraining = true;
+        for (const connection of this.#connections) connection?.drain();
+        return;
+      case 'break-down':
+        this.#breakDown('the device is gone');
+        return;
+      case 'stop':
+        this.#isStopping = true;
+    }
+  }
+
+  #adopt(message: Extract<LaneMessage, { type: 'adopt' }>): void {
+    const { connectionId, fd, info, agreement } = message;
+    const connection = new NbdConnection(this, connectionId, fd, info, agreement);
+    const place = this.#freePlaces.pop() ?? this.#connections.length;
+    this.#connections[place] = connection;
+    this.#placeOf.set(connection, place);
+    this.#epoll.add(fd, connection.events, TOKEN_FIRST_CONNECTION + place);
+    this.counters.add(Counter.CLIENTS_NOW, 1);
+    connection.adoptBytes(message.bytes);
+    if (this.isDraining) connection.drain();
+  }
+
+  /** While draining: once nobody is served any more, makes the disk stable and says so. */
+  #watchDrain(): void {
+    if (this.#hasDrained || this.#placeOf.size > 0 || !this.engine.isIdle) return;
+    this.#hasDrained = true;
+    const operation = this.engine.take();
+    if (operation === undefined) return;
+    operation.requester = new FinalFlush(this);
+    this.engine.startFlush(operation);
+    this.engine.pump();
+    this.#publish();
+  }
+
+  // --- LaneCore
+
+  markDirty(connection: NbdConnection): void {
+    this.#dirty.push(connection);
+  }
+
+  markAwake(connection: NbdConnection): void {
+    this.#awake.push(connection);
+  }
+
+  awaitOperation(connection: NbdConnection): void {
+    this.#awaiting.push(connection);
+  }
+
+  release(operation: Operation): void {
+    this.engine.release(operation);
+  }
+
+  abandonAll(connection: NbdConnection): void {
+    this.engine.abandonAll(connection);
+  }
+
+  watch(connection: NbdConnection, events: number): void {
+    const place = this.#placeOf.get(connection);
+    if (place !== undefined) {
+      this.#epoll.modify(connection.fd, events, TOKEN_FIRST_CONNECTION + place);
+    }
+  }
+
+  connectionClosed(connection: NbdConnection, reason: CloseReason): void {
+    const place = this.#placeOf.get(connection);
+    if (place === undefined) return;
+    this.#placeOf.delete(connection);
+    this.#connections[place] = undefined;
+    this.#freePlaces.push(place);
+    this.#epoll.remove(connection.fd);
+    libc.close(connection.fd);
+    this.counters.add(Counter.CLIENTS_NOW, -1);
+    send({
+      type: 'closed',
+      connectionId: connection.id,
+      reason,
+      requestCount: connection.requestCount,
+    });
+  }
+}
+
+/** Waits for the flush that ends a lane. */
+class FinalFlush implements Requester {
+  readonly #lane: Lane;
+
+  constructor(lane: Lane) {
+    this.#lane = lane;
+  }
+
+  replyReady(operation: Operation): void {
+    const { errno } = operation;
+    this.#lane.release(operation);
+    send({ type: 'drained', errno });
+  }
+
+  payloadWanted(): void {}
+
+  payloadRefused(): void {}
+}
+
+if (parentPort === null) throw new Error('lane-worker is started as a worker thread');
+const port = parentPort;
+
+function send(event: LaneEvent): void {
+  port.postMessage(event);
+}
+
+const config = workerData as LaneConfig;
+setThreadName(`lane-${config.index}`);
+const channelModule = (await import(config.ring.eventChannel.moduleUrl)) as EventChannelModule;
+new Lane(config, channelModule.openEventChannel(config.ring.eventChannel)).run();

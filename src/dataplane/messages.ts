@@ -1,0 +1,39 @@
+/**
+ * What the main thread and a lane say to each other. The lane never returns to its event loop while
+ * it works, so a message to it is accompanied by a signal on its control eventfd, and it fetches
+ * its messages itself.
+ */
+
+import type { Agreement, ExportInfo } from 'nbd-server-ts/protocol';
+import type { CloseReason } from './nbd-connection.ts';
+
+export type LaneMessage =
+  /** A client whose handshake is complete. The lane owns `fd` from now on. */
+  | {
+      readonly type: 'adopt';
+      readonly connectionId: number;
+      readonly fd: number;
+      readonly info: ExportInfo;
+      readonly agreement: Agreement;
+      /** What the client sent behind its handshake. */
+      readonly bytes: Uint8Array;
+    }
+  /** Finish what is in progress, flush the disk, refuse what is new. Answered by `drained`. */
+  | { readonly type: 'drain' }
+  /** The device is gone: answer everything with EIO from now on. */
+  | { readonly type: 'break-down' }
+  /** Leave the loop now. Answered by the end of the thread. */
+  | { readonly type: 'stop' };
+
+export type LaneEvent =
+  | { readonly type: 'ready' }
+  | {
+      readonly type: 'closed';
+      readonly connectionId: number;
+      readonly reason: CloseReason;
+      readonly requestCount: number;
+    }
+  /** Nothing is in progress, no client is left, and the disk was flushed (or could not be). */
+  | { readonly type: 'drained'; readonly errno: number }
+  /** The backend did something impossible; every request is answered with EIO from now on. */
+  | { readonly type: 'broken'; readonly fault: string };

@@ -1,0 +1,505 @@
+/**
+ * One NBD client in the transmission phase: its socket, the requests in its receive buffer, the
+ * payload it is sending, and the replies it waits for.
+ *
+ * Receiving: headers and small payloads arrive together in a receive buffer and payload is copied
+ * to granted pages; the rest of a large payload is read from the socket straight into them.
+ *
+ * Back-pressure: when there is no operation, no page or no place under its limit for a client, the
+ * connection *stalls*: its bytes stay where they are, its socket is not read, and it goes on when
+ * the engine says so. A client that does not read its replies stalls in the same way, because its
+ * operations stay in progress until their replies have left.
+ */
+
+import {
+  type Agreement,
+  checkRequest,
+  createRequest,
+  decodeRequest,
+  type ExportInfo,
+  encodeSimpleReply,
+  NbdCmd,
+  NbdCmdFlag,
+  NbdErrno,
+  type NbdRequest,
+  REQUEST_BYTES,
+  requestPayloadBytes,
+  SIMPLE_REPLY_BYTES,
+} from 'nbd-server-ts/protocol';
+import { EPOLLIN, EPOLLOUT, Errno, errno, libc, PAGE_SIZE } from '../sys/index.ts';
+import { Counter } from './counters.ts';
+import type { LaneCore } from './lane-core.ts';
+import { type Operation, OperationQueue, Queue, type Requester } from './operation.ts';
+import type { ReceiveBuffer } from './receive-buffers.ts';
+
+/** Bytes of the header area that belong to each operation. */
+export const HEADER_SLOT_BYTES = 32;
+/** After this many full reads of one socket the others get their turn. */
+const READS_PER_TURN = 8;
+/** Payload smaller than this is received with whatever else there is, and copied. */
+const DIRECT_BYTES_MIN = 16 * 1024;
+
+/** Why a connection ended, for the log. */
+export type CloseReason =
+  | 'client disconnected'
+  | 'client left without disconnecting'
+  | 'client broke the protocol'
+  | 'connection failed'
+  | 'server stops';
+
+export class NbdConnection implements Requester {
+  readonly id: number;
+  readonly fd: number;
+  readonly #core: LaneCore;
+  #info: ExportInfo;
+  readonly #agreement: Agreement;
+  readonly #request: NbdRequest = createRequest();
+
+  #buffer: ReceiveBuffer | undefined;
+  /** Bytes of the buffer that were not dealt with yet. */
+  #start = 0;
+  #end = 0;
+  /** The write whose payload is arriving. */
+  #current: Operation | undefined;
+  /** Payload of refused writes, still to be thrown away. */
+  #skipBytes = 0;
+
+  #operationsNow = 0;
+  /** Nothing more is read: the client said goodbye, or closed its side. */
+  #isInputOver = false;
+  #isStalled = false;
+  #events: number = EPOLLIN;
+  readonly #sending = new OperationQueue(Queue.SEND);
+  /** Bytes of the first reply that have left already. */
+  #sentBytes = 0;
+  #isDirty = false;
+  #closeReason: CloseReason | undefined;
+  /** What to say when the last reply has left. */
+  #goodbye: CloseReason = 'client disconnected';
+  requestCount = 0;
+
+  constructor(core: LaneCore, id: number, fd: number, info: ExportInfo, agreement: Agreement) {
+    this.#core = core;
+    this.id = id;
+    this.fd = fd;
+    this.#info = info;
+    this.#agreement = agreement;
+  }
+
+  /** Events that the socket is watched for. */
+  get events(): number {
+    return this.#events;
+  }
+
+  get isClosed(): boolean {
+    return this.#closeReason !== undefined;
+  }
+
+  /** Bytes that came with the handshake and belong to this phase already. */
+  adoptBytes(bytes: Uint8Array): void {
+    let at = 0;
+    while (at < bytes.length && !this.isClosed) {
+      const buffer = this.#makeRoom();
+      const count = Math.min(bytes.length - at, buffer.bytes.length - this.#end);
+      if (count === 0) {
+        // A client that sends a buffer full of requests before it knows the export is no client.
+        this.close('client broke the protocol');
+        return;
+      }
+      buffer.bytes.set(bytes.subarray(at, at + count), this.#end);
+      this.#end += count;
+      at += count;
+      this.#parse();
+    }
+    this.#giveBuffer();
+  }
+
+  // --- receiving
+
+  onReadable(): void {
+    for (let round = 0; round < READS_PER_TURN; round++) {
+      if (this.isClosed || this.#isInputOver) return;
+      if (this.#isStalled) {
+        this.#watch(this.#events & ~EPOLLIN);
+        return;
+      }
+      const isDirect =
+        this.#current !== undefined &&
+        this.#start === this.#end &&
+        this.#core.engine.roomBytes(this.#current) >= DIRECT_BYTES_MIN;
+      const isMore = isDirect ? this.#receivePayload(this.#current as Operation) : this.#receive();
+      if (!isMore) return;
+    }
+  }
+
+  /** Reads what there is into the buffer. Returns whether the socket may have more. */
+  #receive(): boolean {
+    const buffer = this.#makeRoom();
+    const room = buffer.bytes.length - this.#end;
+    const count = libc.recv(this.fd, buffer.address + this.#end, room, 0);
+    if (count <= 0) return this.#received(count);
+    this.#end += count;
+    this.#parse();
+    this.#giveBuffer();
+    return count === room;
+  }
+
+  /** Reads payload straight into granted pages, and what follows it into the buffer. */
+  #receivePayload(operation: Operation): boolean {
+    const { engine, pool, iovec } = this.#core;
+    const room = engine.roomBytes(operation);
+    let page = operation.fillPage;
+    let at = operation.filledBytes % PAGE_SIZE;
+    iovec.clear();
+    let planned = 0;
+    while (planned < room) {
+      const count = Math.min(room - planned, PAGE_SIZE - at);
+      iovec.add(pool.addressOf(page) + at, count);
+      planned += count;
+      at = 0;
+      page = pool.next(page);
+    }
+    const isLast = room === engine.missingBytes(operation);
+    this.#start = 0;
+    this.#end = 0;
+    if (isLast) {
+      const buffer = this.#makeRoom();
+      iovec.add(buffer.address, buffer.bytes.length);
+    }
+    const asked = iovec.lengthBytes;
+    const count = libc.readv(this.fd, iovec.address, iovec.count);
+    if (count <= 0) {
+      this.#giveBuffer();
+      return this.#received(count);
+    }
+    const payload = Math.min(count, room);
+    if (isLast && payload === room) this.#current = undefined;
+    engine.filled(operation, payload);
+    this.#end = count - payload;
+    this.#parse();
+    this.#giveBuffer();
+    return count === asked || this.#start < this.#end || this.#current !== undefined;
+  }
+
+  /** recv said that there is nothing now, nothing ever again, or an error. */
+  #received(count: number): false {
+    if (count === 0) {
+      this.#endInput('client left without disconnecting');
+      return false;
+    }
+    const number = errno();
+    if (number !== Errno.EAGAIN && number !== Errno.EINTR) this.close('connection failed');
+    return false;
+  }
+
+  /** The buffer, with what is left in it moved to the front. */
+  #makeRoom(): ReceiveBuffer {
+    this.#buffer ??= this.#core.buffers.take();
+    if (this.#start > 0) {
+      this.#buffer.bytes.copyWithin(0, this.#start, this.#end);
+      this.#end -= this.#start;
+      this.#start = 0;
+    }
+    return this.#buffer;
+  }
+
+  #giveBuffer(): void {
+    if (this.#buffer === undefined || this.#start < this.#end) return;
+    this.#core.buffers.give(this.#buffer);
+    this.#buffer = undefined;
+    this.#start = 0;
+    this.#end = 0;
+  }
+
+  /** Deals with the bytes in the buffer, until they end or the connection stalls. */
+  #parse(): void {
+    while (!this.isClosed && !this.#isInputOver) {
+      const available = this.#end - this.#start;
+      if (this.#skipBytes > 0) {
+        const count = Math.min(available, this.#skipBytes);
+        this.#skipBytes -= count;
+        this.#start += count;
+        if (this.#skipBytes > 0) return;
+      } else if (this.#current !== undefined) {
+        if (!this.#fill(this.#current, available)) return;
+      } else {
+        if (available < REQUEST_BYTES || !this.#takeRequest()) return;
+      }
+    }
+  }
+
+  /** Copies payload from the buffer. Returns whether parsing can go on. */
+  #fill(operation: Operation, available: number): boolean {
+    const { engine } = this.#core;
+    const missing = engine.missingBytes(operation);
+    const count = Math.min(available, engine.roomBytes(operation));
+    if (count === 0) {
+      // Pages will come: payloadWanted() wakes us. A stall with no bytes at hand is one as well,
+      // since the socket must not be read before there is a place for what it holds.
+      if (engine.roomBytes(operation) === 0) this.#isStalled = true;
+      return false;
+    }
+    if (count === missing) this.#current = undefined;
+    const source = (this.#buffer as ReceiveBuffer).address + this.#start;
+    this.#start += count;
+    engine.fillFrom(operation, source, count);
+    return true;
+  }
+
+  /** Starts the request at the front of the buffer. Returns whether parsing can go on. */
+  #takeRequest(): boolean {
+    const { engine, limits } = this.#core;
+    if (this.#operationsNow >= limits.operationsPerConnection) {
+      this.#isStalled = true;
+      return false;
+    }
+    const request = this.#request;
+    const { view } = this.#buffer as ReceiveBuffer;
+    if (!decodeRequest(view, this.#start, request)) {
+      this.close('client broke the protocol');
+      return false;
+    }
+    if (request.command === NbdCmd.DISC) {
+      this.#start = this.#end;
+      this.#endInput('client disconnected');
+      return false;
+    }
+    const operation = engine.take();
+    if (operation === undefined) {
+      this.#isStalled = true;
+      this.#core.awaitOperation(this);
+      return false;
+    }
+    this.#start += REQUEST_BYTES;
+    this.#operationsNow += 1;
+    this.requestCount += 1;
+    this.#startOperation(operation, request);
+    return true;
+  }
+
+  #startOperation(operation: Operation, request: NbdRequest): void {
+    const { engine } = this.#core;
+    const { command } = request;
+    operation.requester = this;
+    operation.command = command;
+    operation.cookieHigh = request.cookieHigh | 0;
+    operation.cookieLow = request.cookieLow | 0;
+    operation.offset = request.offset;
+    operation.lengthBytes = request.lengthBytes;
+    this.#count(request);
+    const refusal = this.#core.isDraining
+      ? NbdErrno.ESHUTDOWN
+      : checkRequest(request, this.#info, this.#agreement);
+    if (refusal !== 0) {
+      this.#skipBytes = requestPayloadBytes(request);
+      operation.command = NbdCmd.FLUSH;
+      engine.refuse(operation, refusal);
+      return;
+    }
+    operation.isFua = (request.flags & NbdCmdFlag.FUA) !== 0 && this.#info.canFua;
+    if (command === NbdCmd.WRITE && request.lengthBytes > 0) this.#current = operation;
+    engine.start(operation);
+  }
+
+  #count(request: NbdRequest): void {
+    const { counters } = this.#core;
+    switch (request.command) {
+      case NbdCmd.READ:
+        counters.add(Counter.READS, 1);
+        counters.add(Counter.READ_BYTES, request.lengthBytes);
+        return;
+      case NbdCmd.WRITE:
+        counters.add(Counter.WRITES, 1);
+        counters.add(Counter.WRITTEN_BYTES, request.lengthBytes);
+        return;
+      case NbdCmd.FLUSH:
+        counters.add(Counter.FLUSHES, 1);
+        return;
+      case NbdCmd.TRIM:
+        counters.add(Counter.TRIMS, 1);
+        return;
+      case NbdCmd.WRITE_ZEROES:
+        counters.add(Counter.ZEROES, 1);
+        return;
+      default:
+        counters.add(Counter.OTHER_COMMANDS, 1);
+    }
+  }
+
+  // --- what the engine says
+
+  payloadWanted(_operation: Operation): void {
+    this.wake();
+  }
+
+  payloadRefused(operation: Operation, missingBytes: number): void {
+    if (this.#current !== operation) return;
+    this.#current = undefined;
+    this.#skipBytes = missingBytes;
+    this.wake();
+  }
+
+  replyReady(operation: Operation): void {
+    const { headers } = this.#core;
+    encodeSimpleReply(
+      headers.view,
+      operation.index * HEADER_SLOT_BYTES,
+      operation.errno,
+      operation.cookieHigh,
+      operation.cookieLow,
+    );
+    this.#sending.push(operation);
+    if (!this.#isDirty) {
+      this.#isDirty = true;
+      this.#core.markDirty(this);
+    }
+  }
+
+  /** Ends a stall: the connection goes on in this turn of the loop. */
+  wake(): void {
+    if (!this.#isStalled || this.isClosed) return;
+    this.#isStalled = false;
+    this.#core.markAwake(this);
+  }
+
+  /** Goes on after {@link wake}. */
+  resume(): void {
+    if (this.isClosed) return;
+    this.#parse();
+    this.#giveBuffer();
+    if (!this.#isStalled && !this.#isInputOver) this.#watch(this.#events | EPOLLIN);
+  }
+
+  // --- sending
+
+  /** Sends the replies that are ready. */
+  flushReplies(): void {
+    this.#isDirty = false;
+    if (this.isClosed) return;
+    const { iovec } = this.#core;
+    while (!this.#sending.isEmpty) {
+      this.#gatherReplies();
+      const asked = iovec.lengthBytes;
+      const count = libc.writev(this.fd, iovec.address, iovec.count);
+      if (count < 0) {
+        const number = errno();
+        if (number === Errno.EAGAIN) break;
+        if (number === Errno.EINTR) continue;
+        this.close('connection failed');
+        return;
+      }
+      this.#replied(count);
+      if (count < asked) break;
+    }
+    const isBlocked = !this.#sending.isEmpty;
+    this.#watch(isBlocked ? this.#events | EPOLLOUT : this.#events & ~EPOLLOUT);
+    const isOver = this.#isInputOver || this.#core.isDraining;
+    if (isOver && this.#operationsNow === 0) this.close(this.#goodbye);
+  }
+
+  #gatherReplies(): void {
+    const { iovec, headers } = this.#core;
+    iovec.clear();
+    let skip = this.#sentBytes;
+    for (let at = this.#sending.head; at !== undefined && !iovec.isFull; at = at.next) {
+      const headerAddress = headers.address + at.index * HEADER_SLOT_BYTES;
+      if (skip < SIMPLE_REPLY_BYTES) {
+        iovec.add(headerAddress + skip, SIMPLE_REPLY_BYTES - skip);
+        skip = 0;
+      } else {
+        skip -= SIMPLE_REPLY_BYTES;
+      }
+      if (at.command === NbdCmd.READ && at.errno === 0) this.#gatherData(at, skip);
+      skip = 0;
+    }
+  }
+
+  #gatherData(operation: Operation, skipBytes: number): void {
+    const { iovec, pool } = this.#core;
+    if (operation.spillAddress !== 0) {
+      const from = operation.spillAddress + operation.skewBytes + skipBytes;
+      if (!iovec.isFull) iovec.add(from, operation.lengthBytes - skipBytes);
+      return;
+    }
+    let left = operation.lengthBytes - skipBytes;
+    let at = operation.skewBytes + skipBytes;
+    let page = operation.firstPage;
+    while (at >= PAGE_SIZE) {
+      at -= PAGE_SIZE;
+      page = pool.next(page);
+    }
+    while (left > 0 && !iovec.isFull) {
+      const count = Math.min(left, PAGE_SIZE - at);
+      iovec.add(pool.addressOf(page) + at, count);
+      left -= count;
+      at = 0;
+      page = pool.next(page);
+    }
+  }
+
+  /** `count` more bytes have left: ends the operations whose replies are complete. */
+  #replied(count: number): void {
+    let sent = this.#sentBytes + count;
+    for (;;) {
+      const operation = this.#sending.head;
+      if (operation === undefined) break;
+      const hasData = operation.command === NbdCmd.READ && operation.errno === 0;
+      const length = SIMPLE_REPLY_BYTES + (hasData ? operation.lengthBytes : 0);
+      if (sent < length) break;
+      sent -= length;
+      this.#sending.shift();
+      this.#operationsNow -= 1;
+      this.#core.release(operation);
+    }
+    this.#sentBytes = sent;
+    // A client that stalled at its own limit goes on when it has room again.
+    this.wake();
+  }
+
+  onWritable(): void {
+    this.flushReplies();
+  }
+
+  // --- the end
+
+  /** The server stops: what is in progress is answered, then the connection ends. */
+  drain(): void {
+    this.#goodbye = 'server stops';
+    if (this.#operationsNow === 0) this.close('server stops');
+  }
+
+  #endInput(goodbye: CloseReason): void {
+    this.#isInputOver = true;
+    this.#goodbye = goodbye;
+    this.#watch(this.#events & ~EPOLLIN);
+    const unfinished = this.#current;
+    if (unfinished !== undefined) {
+      this.#current = undefined;
+      // Nobody will send the rest; the operation is not answered, and counts no more.
+      this.#operationsNow -= 1;
+      this.#core.engine.abandon(unfinished);
+    }
+    if (this.#operationsNow === 0) this.close(goodbye);
+  }
+
+  /** Ends the connection now. Operations in progress run to their end unanswered. */
+  close(reason: CloseReason): void {
+    if (this.isClosed) return;
+    this.#closeReason = reason;
+    for (;;) {
+      const operation = this.#sending.shift();
+      if (operation === undefined) break;
+      this.#core.release(operation);
+    }
+    this.#core.abandonAll(this);
+    this.#start = this.#end;
+    this.#giveBuffer();
+    this.#core.connectionClosed(this, reason);
+  }
+
+  #watch(events: number): void {
+    if (events === this.#events || this.isClosed) return;
+    this.#events = events;
+    this.#core.watch(this, events);
+  }
+}

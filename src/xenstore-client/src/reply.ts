@@ -303,7 +303,8 @@ function parseDirectoryPart(body: Uint8Array): DirectoryPartReply | undefined {
   // No child has an empty name, so an empty string is the mark of the end.
   const isLast = strings.at(-1) === '';
   const names = isLast ? strings.slice(0, -1) : strings;
-  if (names.includes('')) return undefined;
+  // A part without a name that is not the end would have the reader ask for the same for ever.
+  if (names.includes('') || (names.length === 0 && !isLast)) return undefined;
   return { type: XsType.DIRECTORY_PART, generation: parts.first, names, isLast };
 }
 

@@ -1,0 +1,171 @@
+/**
+ * XenStore through the kernel: /dev/xen/xenbus, drivers/xen/xenbus/xenbus_dev_frontend.c of Linux.
+ *
+ * What is special about it:
+ * - Its buffer of 4096 bytes holds the header too, so that 4080 are left for the payload.
+ * - Each message is one write(); a second message in the same write is silently lost.
+ * - A write() that fails refuses that one message and forgets it; the connection goes on. This is
+ *   how WATCH is refused: the kernel registers the watch itself, within the write.
+ * - A write() of WATCH or UNWATCH returns when xenstored has answered the kernel, other writes at
+ *   once. Writes are therefore made on the calling thread: they are over in a moment, and a
+ *   thread of the pool would gain nothing but a disturbed order.
+ * - Reads must never block; see readable-waiter.ts.
+ */
+import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
+import { isXsErrorName, XENSTORE_HEADER_SIZE, XENSTORE_PAYLOAD_MAX } from './constants.ts';
+import { XenStoreConnectError, XenStoreError } from './errors.ts';
+import { meaningOf } from './failure.ts';
+import { PollingWaiter, type ReadableWaiter } from './readable-waiter.ts';
+import type { Transport, TransportHandlers } from './transport.ts';
+
+/** Where the device is, in the order of trying. The second is xenfs, for old kernels. */
+export const XENBUS_DEVICE_PATHS: readonly string[] = ['/dev/xen/xenbus', '/proc/xen/xenbus'];
+
+/** Most bytes of payload that the device takes in one message. */
+export const XENBUS_PAYLOAD_MAX: number = XENSTORE_PAYLOAD_MAX - XENSTORE_HEADER_SIZE;
+
+const READ_BUFFER_BYTES = 16 * 1024;
+/** Reads in a row before others get their turn; the rest follows at once. */
+const READS_PER_TURN = 16;
+
+export interface DeviceTransportOptions {
+  /** A descriptor of the device, opened for reading and writing with O_NONBLOCK. */
+  readonly fd: number;
+  /** Tells when to read. Default: {@link PollingWaiter}. */
+  readonly waiter?: ReadableWaiter | undefined;
+  /** Closes the descriptor. Default: fs.closeSync. */
+  readonly closeFd?: ((fd: number) => void) | undefined;
+}
+
+/** A transport on an open device file, which it owns from now on. */
+export class DeviceTransport implements Transport {
+  readonly #fd: number;
+  readonly #waiter: ReadableWaiter;
+  readonly #closeFd: (fd: number) => void;
+  readonly #buffer = new Uint8Array(READ_BUFFER_BYTES);
+  #handlers: TransportHandlers | undefined;
+  #isClosed = false;
+
+  constructor(options: DeviceTransportOptions) {
+    this.#fd = options.fd;
+    this.#waiter = options.waiter ?? new PollingWaiter();
+    this.#closeFd = options.closeFd ?? closeSync;
+  }
+
+  start(handlers: TransportHandlers): void {
+    this.#handlers = handlers;
+    this.#waiter.wait(this.#fd, this.#onReadable);
+  }
+
+  send(packet: Uint8Array): void {
+    if (this.#isClosed) return;
+    const payloadBytes = packet.length - XENSTORE_HEADER_SIZE;
+    if (payloadBytes > XENBUS_PAYLOAD_MAX) {
+      throw new XenStoreError(
+        'E2BIG',
+        `its ${payloadBytes} bytes are more than the ${XENBUS_PAYLOAD_MAX} that the kernel's ` +
+          'xenbus device takes in one message.',
+      );
+    }
+    try {
+      this.#writeWhole(packet);
+    } catch (error) {
+      this.#writeFailed(error as NodeJS.ErrnoException);
+    }
+    this.#waiter.expectSoon?.();
+  }
+
+  close(): void {
+    this.#end(undefined);
+  }
+
+  /** One message is one write; only if the kernel took a part of it does the rest follow. */
+  #writeWhole(packet: Uint8Array): void {
+    let written = 0;
+    while (written < packet.length) {
+      written += writeSync(this.#fd, packet, written, packet.length - written, null);
+    }
+  }
+
+  /** An error name of XenStore refuses the message; any other ends the connection. */
+  #writeFailed(error: NodeJS.ErrnoException): void {
+    const code = error.code ?? '';
+    if (isXsErrorName(code)) {
+      throw new XenStoreError(code, `the kernel answered ${code}: ${meaningOf(code)}.`, {
+        cause: error,
+      });
+    }
+    this.#end(error);
+  }
+
+  /** An arrow function, because the waiter keeps it: one for the life of the transport. */
+  readonly #onReadable = (): void => {
+    for (let reads = 0; reads < READS_PER_TURN && !this.#isClosed; reads += 1) {
+      let lengthBytes: number;
+      try {
+        lengthBytes = readSync(this.#fd, this.#buffer, 0, this.#buffer.length, null);
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (code === 'EINTR') continue;
+        if (code === 'EAGAIN') break;
+        this.#end(error as NodeJS.ErrnoException);
+        return;
+      }
+      if (lengthBytes === 0) {
+        this.#end(new Error('the xenbus device was at its end'));
+        return;
+      }
+      this.#handlers?.onData(this.#buffer.subarray(0, lengthBytes));
+    }
+    if (!this.#isClosed) this.#waiter.wait(this.#fd, this.#onReadable);
+  };
+
+  #end(error: Error | undefined): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#waiter.close();
+    this.#closeFd(this.#fd);
+    // Later, so that the receiver is never called from within send() or close().
+    queueMicrotask(() => this.#handlers?.onClose(error));
+  }
+}
+
+export interface OpenDeviceOptions {
+  /** The device file. Default: the first of {@link XENBUS_DEVICE_PATHS} that exists. */
+  readonly path?: string | undefined;
+  /** Tells when to read. Default: {@link PollingWaiter}. */
+  readonly waiter?: ReadableWaiter | undefined;
+}
+
+/**
+ * Opens the kernel's xenbus device.
+ * @throws XenStoreConnectError; its `systemCode` is `ENOENT` if there is no device (no Xen guest,
+ *   or XenStore is not up), `EACCES` if this user may not open it.
+ */
+export function openDevice(options: OpenDeviceOptions = {}): Transport {
+  const paths = options.path === undefined ? XENBUS_DEVICE_PATHS : [options.path];
+  let lastError: NodeJS.ErrnoException | undefined;
+  for (const path of paths) {
+    try {
+      const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+      return new DeviceTransport({ fd, waiter: options.waiter });
+    } catch (error) {
+      lastError = error as NodeJS.ErrnoException;
+      if (lastError.code !== 'ENOENT') throw openError(path, lastError);
+    }
+  }
+  throw openError(paths.join(' or '), lastError);
+}
+
+const advice: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such device, or XenStore is not up; is this a Xen guest?',
+  EACCES: 'this user may not open it; run as root, or give the user access with a udev rule',
+  EPERM: 'it may not be opened here; in a service, DeviceAllow= must name it',
+  ENXIO: 'the kernel has no driver for it; is this a Xen guest?',
+};
+
+function openError(where: string, cause: NodeJS.ErrnoException | undefined): XenStoreConnectError {
+  const code = cause?.code;
+  const why = (code === undefined ? undefined : advice[code]) ?? cause?.message ?? 'unknown reason';
+  return new XenStoreConnectError(`Cannot open ${where}: ${why}.`, code, { cause });
+}

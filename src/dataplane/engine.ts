@@ -56,7 +56,7 @@ const WINDOW_PAGES = 64;
 const RAGGED_MAX = 16;
 
 export class Engine {
-  readonly #disk: DiskShape;
+  #disk: DiskShape;
   readonly #ring: RingRequests;
   readonly #pool: PagePool;
   readonly #zeroPool: PagePool;
@@ -80,6 +80,7 @@ export class Engine {
   readonly #windowPages: number;
   #sequence = 0;
   #isBroken = false;
+  #usesBarriers = false;
 
   constructor(config: EngineConfig, parts: EngineParts) {
     this.#disk = config.disk;
@@ -246,6 +247,12 @@ export class Engine {
 
   // --- the ring
 
+  /** A new connection to the backend may come with other abilities; the size is not ours to know. */
+  diskChanged(disk: DiskShape): void {
+    this.#disk = disk;
+    this.#usesBarriers = false;
+  }
+
   /**
    * Takes the responses that the backend has published. Returns how many; -1 when one of them, or
    * the ring itself, cannot be: the backend is broken and the ring must not be used again.
@@ -263,6 +270,7 @@ export class Engine {
 
   /** Moves on everything that waited for what has become free. */
   pump(): void {
+    this.#ring.replay();
     this.#pumpFlush();
     this.#pumpZeroes();
     while (this.#slotQueue.head !== undefined) {
@@ -655,7 +663,7 @@ export class Engine {
     );
     if (!this.#ring.hasRoomFor(pages)) return;
     const lengthBytes = Math.min(endBytes - operation.issuedBytes, pages * PAGE_SIZE);
-    this.#ring.zeroes(operation, this.#zeroPool, pages, lengthBytes);
+    this.#ring.zeroes(operation, pages, lengthBytes);
     this.#isZeroing = true;
     operation.issuedBytes += lengthBytes;
     if (operation.issuedBytes >= endBytes) {
@@ -687,8 +695,28 @@ export class Engine {
     this.#ring.flush();
   }
 
-  #flushDone(errno: number): void {
+  #flushAnswered(status: number): void {
     this.#isFlushing = false;
+    const isUnsupported = status === BlkifStatus.BLKIF_RSP_EOPNOTSUPP;
+    if (isUnsupported && this.#disk.canFallBackToBarrier && !this.#usesBarriers) {
+      // Those who wait were promised a flush: they get the next best kind.
+      this.#usesBarriers = true;
+      this.#ring.flushWithBarriers();
+      const waiting = this.#flushCovered;
+      this.#flushCovered = this.#flushWaiting;
+      this.#flushWaiting = waiting;
+      for (;;) {
+        const later = this.#flushCovered.shift();
+        if (later === undefined) break;
+        this.#flushWaiting.push(later);
+      }
+      this.#pumpFlush();
+      return;
+    }
+    this.#flushDone(status === BlkifStatus.BLKIF_RSP_OKAY ? 0 : NbdErrno.EIO);
+  }
+
+  #flushDone(errno: number): void {
     for (;;) {
       const operation = this.#flushCovered.shift();
       if (operation === undefined) break;
@@ -703,7 +731,7 @@ export class Engine {
   #partDone(part: Part): void {
     const errno = part.status === BlkifStatus.BLKIF_RSP_OKAY ? 0 : errnoOfStatus(part);
     if (part.role === PartRole.FLUSH) {
-      this.#flushDone(errno);
+      this.#flushAnswered(part.status);
       return;
     }
     const operation = part.operation;

@@ -12,6 +12,8 @@ export interface DiskShape {
   readonly sectorBytes: number;
   /** How writes are made stable: an operation of the ring, or nothing when none is needed. */
   readonly flush: 'flush-cache' | 'barrier' | 'none';
+  /** Barriers are offered as well, should the flush turn out not to work. */
+  readonly canFallBackToBarrier: boolean;
   readonly discard:
     | { readonly granularityBytes: number; readonly alignmentBytes: number }
     | undefined;

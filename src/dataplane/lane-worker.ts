@@ -53,7 +53,10 @@ class Lane implements LaneCore {
 
   readonly #config: LaneConfig;
   readonly #ring: RingRequests;
-  readonly #channel: EventChannel;
+  readonly #channels: EventChannelModule;
+  #channel: EventChannel;
+  readonly #zeroPool: PagePool;
+  readonly #indirectPool: PagePool | undefined;
   readonly #epoll = new Epoll(EVENTS_PER_WAIT);
   /** Connections by token; freed places are used again. */
   readonly #connections: (NbdConnection | undefined)[] = [];
@@ -66,16 +69,23 @@ class Lane implements LaneCore {
   #isStopping = false;
   #isBroken = false;
   #isMasked = false;
+  #isSuspended = false;
   #hasDrained = false;
 
-  constructor(config: LaneConfig, channel: EventChannel) {
+  constructor(config: LaneConfig, channels: EventChannelModule) {
     this.#config = config;
-    this.#channel = channel;
+    this.#channels = channels;
+    this.#channel = channels.openEventChannel(config.ring.eventChannel);
     this.limits = config.limits;
     this.counters = new Counters(config.counters);
     this.pool = new PagePool(config.pool);
-    const indirect = config.indirectPool && new PagePool(config.indirectPool);
-    this.#ring = new RingRequests(config.ring, config.disk, this.pool, indirect);
+    this.#zeroPool = new PagePool(config.zeroPool);
+    this.#indirectPool = config.indirectPool && new PagePool(config.indirectPool);
+    this.#ring = new RingRequests(config.ring, config.disk, {
+      pool: this.pool,
+      zeroPool: this.#zeroPool,
+      indirectPool: this.#indirectPool,
+    });
     this.engine = new Engine(
       {
         disk: config.disk,
@@ -85,14 +95,14 @@ class Lane implements LaneCore {
       {
         ring: this.#ring,
         pool: this.pool,
-        zeroPool: new PagePool(config.zeroPool),
+        zeroPool: this.#zeroPool,
         counters: this.counters,
       },
     );
     const headers = allocateMemory(config.limits.operations * HEADER_SLOT_BYTES);
     this.headers = { ...headers, view: new DataView(headers.buffer) };
     this.#epoll.add(config.controlFd, EPOLLIN, TOKEN_CONTROL);
-    this.#epoll.add(channel.fd, EPOLLIN, TOKEN_RING);
+    this.#epoll.add(this.#channel.fd, EPOLLIN, TOKEN_RING);
   }
 
   /** Works until it is told to stop. */
@@ -130,6 +140,7 @@ class Lane implements LaneCore {
   }
 
   #takeRingEvent(count: number): void {
+    if (this.#isSuspended) return;
     for (let i = 0; i < count; i++) {
       if (this.#epoll.tokenAt(i) !== TOKEN_RING) continue;
       if (this.#channel.consume()) {
@@ -224,9 +235,41 @@ class Lane implements LaneCore {
       case 'break-down':
         this.#breakDown('the device is gone');
         return;
+      case 'suspend':
+        this.#suspend();
+        return;
+      case 'resume':
+        this.#resume(message);
+        return;
       case 'stop':
         this.#isStopping = true;
     }
+  }
+
+  /** The ring is lost. Clients stay; what they ask for waits. */
+  #suspend(): void {
+    if (!this.#isSuspended) {
+      this.#isSuspended = true;
+      this.#ring.suspend();
+      this.#epoll.remove(this.#channel.fd);
+      this.#isMasked = false;
+    }
+    send({ type: 'suspended' });
+  }
+
+  #resume(message: Extract<LaneMessage, { type: 'resume' }>): void {
+    const { ring, disk, pool, zeroPool, indirectPool } = message;
+    if (pool !== undefined) this.pool.rebase(pool);
+    if (zeroPool !== undefined) this.#zeroPool.rebase(zeroPool);
+    if (indirectPool !== undefined) this.#indirectPool?.rebase(indirectPool);
+    this.#channel = this.#channels.openEventChannel(ring.eventChannel);
+    this.#epoll.add(this.#channel.fd, EPOLLIN, TOKEN_RING);
+    this.#isSuspended = false;
+    this.counters.add(Counter.RECOVERIES, 1);
+    this.engine.diskChanged(disk);
+    this.#ring.resume(ring, disk);
+    this.engine.pump();
+    this.#publish();
   }
 
   #adopt(message: Extract<LaneMessage, { type: 'adopt' }>): void {
@@ -328,5 +371,5 @@ function send(event: LaneEvent): void {
 
 const config = workerData as LaneConfig;
 setThreadName(`lane-${config.index}`);
-const channelModule = (await import(config.ring.eventChannel.moduleUrl)) as EventChannelModule;
-new Lane(config, channelModule.openEventChannel(config.ring.eventChannel)).run();
+const channels = (await import(config.ring.eventChannel.moduleUrl)) as EventChannelModule;
+new Lane(config, channels).run();

@@ -81,6 +81,16 @@ export class Lane {
     this.#send({ type: 'drain' });
   }
 
+  /** Takes the ring away; the event `suspended` follows. */
+  suspend(): void {
+    this.#send({ type: 'suspend' });
+  }
+
+  /** Gives it a new ring, and new pools where the old grants are void. */
+  resume(message: Omit<Extract<LaneMessage, { type: 'resume' }>, 'type'>): void {
+    this.#send({ type: 'resume', ...message });
+  }
+
   /** Answers everything with EIO from now on: the device is gone. */
   breakDown(): void {
     this.#send({ type: 'break-down' });

@@ -5,6 +5,7 @@
  */
 
 import type { Agreement, ExportInfo } from 'nbd-server-ts/protocol';
+import type { DiskShape, GrantedMemory, LaneRing } from './lane-config.ts';
 import type { CloseReason } from './nbd-connection.ts';
 
 export type LaneMessage =
@@ -20,6 +21,20 @@ export type LaneMessage =
     }
   /** Finish what is in progress, flush the disk, refuse what is new. Answered by `drained`. */
   | { readonly type: 'drain' }
+  /** The ring is lost: touch it no more, let clients wait. Answered by `suspended`. */
+  | { readonly type: 'suspend' }
+  /**
+   * Goes on with a new ring, and asks again what was unanswered. Pools are given when their old
+   * grants are void, with as many pages as before.
+   */
+  | {
+      readonly type: 'resume';
+      readonly ring: LaneRing;
+      readonly disk: DiskShape;
+      readonly pool: GrantedMemory | undefined;
+      readonly zeroPool: GrantedMemory | undefined;
+      readonly indirectPool: GrantedMemory | undefined;
+    }
   /** The device is gone: answer everything with EIO from now on. */
   | { readonly type: 'break-down' }
   /** Leave the loop now. Answered by the end of the thread. */
@@ -27,6 +42,7 @@ export type LaneMessage =
 
 export type LaneEvent =
   | { readonly type: 'ready' }
+  | { readonly type: 'suspended' }
   | {
       readonly type: 'closed';
       readonly connectionId: number;

@@ -9,7 +9,7 @@
  * after another never carries anything that the second was not meant to read.
  */
 
-import { PAGE_SIZE, viewMemory } from '../sys/index.ts';
+import { libc, PAGE_SIZE, viewMemory } from '../sys/index.ts';
 
 /** No page: the end of a list. */
 export const NO_PAGE = -1;
@@ -22,11 +22,10 @@ export interface PagePoolConfig {
 }
 
 export class PagePool {
-  readonly address: number;
   readonly pageCount: number;
-  /** All pages as one view, for the few bytes that are patched by hand. */
-  readonly bytes: Uint8Array;
-  readonly #grefs: Uint32Array;
+  #address: number;
+  #view: DataView;
+  #grefs: Uint32Array;
   readonly #next: Int32Array;
   readonly #freeStack: Int32Array;
   #freeCount: number;
@@ -34,14 +33,30 @@ export class PagePool {
   lastTaken: number = NO_PAGE;
 
   constructor(config: PagePoolConfig) {
-    this.address = config.address;
     this.pageCount = config.grefs.length;
-    this.bytes = new Uint8Array(viewMemory(config.address, this.pageCount * PAGE_SIZE));
+    this.#address = config.address;
+    this.#view = new DataView(viewMemory(config.address, this.pageCount * PAGE_SIZE));
     this.#grefs = config.grefs;
     this.#next = new Int32Array(this.pageCount).fill(NO_PAGE);
     this.#freeStack = new Int32Array(this.pageCount);
     for (let i = 0; i < this.pageCount; i++) this.#freeStack[i] = i;
     this.#freeCount = this.pageCount;
+  }
+
+  /** All pages as one view, for what is encoded into them. */
+  get view(): DataView {
+    return this.#view;
+  }
+
+  /**
+   * Moves to other pages, as many as before: the old grants are void. What the pages hold moves
+   * along, since writes that were not answered will be sent again from there.
+   */
+  rebase(config: PagePoolConfig): void {
+    libc.memcpy(config.address, this.#address, this.pageCount * PAGE_SIZE);
+    this.#address = config.address;
+    this.#view = new DataView(viewMemory(config.address, this.pageCount * PAGE_SIZE));
+    this.#grefs = config.grefs;
   }
 
   get freeCount(): number {
@@ -108,6 +123,6 @@ export class PagePool {
   }
 
   addressOf(page: number): number {
-    return this.address + page * PAGE_SIZE;
+    return this.#address + page * PAGE_SIZE;
   }
 }

@@ -4,6 +4,11 @@
  *
  * A request's id is the number of its record. Records and free slots are the same budget, so a
  * record is free whenever a slot is.
+ *
+ * A ring can be lost (the backend restarted, the guest was restored) and replaced by another, with
+ * other limits. What was unanswered is then asked again, in the order in which it was asked first
+ * and before anything new: reads and writes may be repeated, and a flush still follows the writes
+ * that it followed.
  */
 
 import {
@@ -25,6 +30,7 @@ import {
   FrontRing,
   isBlkifStatus,
   RING_BROKEN,
+  type RingArea,
   SEGMENT_BYTES,
   segmentOffset,
 } from '../blkif/index.ts';
@@ -57,60 +63,148 @@ export class Part {
   lengthBytes = 0;
   /** Of the response. */
   status = 0;
+  /** Counts requests, for the order of a replay. */
+  order = 0.5;
 
   constructor(id: number) {
     this.id = id;
     this.firstByte = 0;
+    this.order = 0;
   }
 }
 
+/** The granted pages that requests are made of. */
+export interface RingPools {
+  readonly pool: PagePool;
+  /** Pages that are always zero, and whose list is all of them in order. */
+  readonly zeroPool: PagePool;
+  /** Pages for segment lists; undefined when requests are direct. */
+  readonly indirectPool: PagePool | undefined;
+}
+
 export class RingRequests {
-  /** Most segments, which are pages, of one request. */
-  readonly maxSegments: number;
-  readonly #ring: FrontRing;
-  readonly #layout: BlkifLayout;
-  readonly #handle: number;
   readonly #pool: PagePool;
+  readonly #zeroPool: PagePool;
   readonly #indirectPool: PagePool | undefined;
-  readonly #indirectView: DataView | undefined;
-  readonly #flushOp: number;
-  readonly #parts: Part[] = [];
-  readonly #free: Part[] = [];
-  #freeCount: number;
   readonly #response: BlkifResponse = createResponse();
+  #ring: FrontRing;
+  #layout: BlkifLayout;
+  #handle: number;
+  #maxSegments: number;
+  #flushOp: number;
+  #parts: Part[] = [];
+  #free: Part[] = [];
+  #freeCount = 0;
+  #order = 0;
+  /** The ring is lost, and nothing may be put on it or taken from it. */
+  #isSuspended = false;
+  /** Requests of a lost ring that were not asked again yet. */
+  #replay: Part[] = [];
   /** Why the ring must not be used any more. */
   #fault: string | undefined;
 
-  constructor(
-    config: LaneRing,
-    disk: DiskShape,
-    pool: PagePool,
-    indirectPool: PagePool | undefined,
-  ) {
-    const area = createRingArea({
-      buffer: viewMemory(config.address, config.pageCount * PAGE_SIZE),
-      offsetBytes: 0,
-      ringPageCount: config.pageCount,
-      abi: config.abi,
-    });
+  constructor(config: LaneRing, disk: DiskShape, pools: RingPools) {
+    this.#pool = pools.pool;
+    this.#zeroPool = pools.zeroPool;
+    this.#indirectPool = pools.indirectPool;
+    this.#flushOp = flushOperation(disk);
+    const area = ringArea(config);
     this.#ring = FrontRing.attach(area);
     this.#layout = blkifLayout(config.abi);
     this.#handle = config.handle & 0xffff;
-    this.#pool = pool;
-    this.#indirectPool = indirectPool;
-    this.#indirectView =
-      indirectPool === undefined
-        ? undefined
-        : new DataView(indirectPool.bytes.buffer, 0, indirectPool.bytes.length);
-    this.#flushOp =
-      disk.flush === 'barrier' ? BlkifOp.BLKIF_OP_WRITE_BARRIER : BlkifOp.BLKIF_OP_FLUSH_DISKCACHE;
-    this.maxSegments =
-      indirectPool === undefined
-        ? Math.min(config.maxSegments, BLKIF_MAX_SEGMENTS_PER_REQUEST)
-        : config.maxSegments;
-    for (let id = 0; id < area.slotCount; id++) this.#parts.push(new Part(id));
-    this.#free.push(...this.#parts.toReversed());
-    this.#freeCount = area.slotCount;
+    this.#maxSegments = this.#segmentsOf(config);
+    this.#createParts(area.slotCount);
+  }
+
+  /** Most segments, which are pages, of one request. */
+  get maxSegments(): number {
+    return this.#maxSegments;
+  }
+
+  /** The ring is lost: until {@link resume} there is no room, and nothing is collected. */
+  suspend(): void {
+    this.#isSuspended = true;
+  }
+
+  /**
+   * Goes on with a new ring. The old backend must be known to have finished: a request that it
+   * still executes could undo a later write, and a page that it still fills could be in other use.
+   */
+  resume(config: LaneRing, disk: DiskShape): void {
+    const unanswered = this.#parts.filter((part) => part.isInFlight);
+    unanswered.sort((one, other) => one.order - other.order);
+    this.#replay = [...unanswered, ...this.#replay];
+    for (const part of unanswered) this.#giveIndirectPage(part);
+    const area = ringArea(config);
+    this.#ring = FrontRing.attach(area);
+    this.#layout = blkifLayout(config.abi);
+    this.#handle = config.handle & 0xffff;
+    this.#maxSegments = this.#segmentsOf(config);
+    this.#flushOp = flushOperation(disk);
+    this.#createParts(area.slotCount);
+    this.#isSuspended = false;
+    this.replay();
+  }
+
+  /** Asks again what a lost ring left unanswered, as far as there is room. */
+  replay(): void {
+    while (this.#replay.length > 0 && !this.#isSuspended) {
+      const lost = this.#replay[0] as Part;
+      if (!this.#ask(lost)) return;
+      this.#replay.shift();
+    }
+  }
+
+  get replaying(): number {
+    return this.#replay.length;
+  }
+
+  #segmentsOf(config: LaneRing): number {
+    const isDirect = this.#indirectPool === undefined;
+    return isDirect
+      ? Math.min(config.maxSegments, BLKIF_MAX_SEGMENTS_PER_REQUEST)
+      : config.maxSegments;
+  }
+
+  #createParts(slotCount: number): void {
+    this.#parts = Array.from({ length: slotCount }, (_, id) => new Part(id));
+    this.#free = this.#parts.toReversed();
+    this.#freeCount = slotCount;
+  }
+
+  /**
+   * Puts a lost request, or what is left of it, on the ring; it may have to become several smaller
+   * ones. False when there was no room for all of it.
+   */
+  #ask(lost: Part): boolean {
+    if (lost.pageCount === 0) {
+      if (this.#freeCount === 0) return false;
+      const part = this.#begin(lost.role, undefined, lost.blkifOp);
+      part.operation = lost.operation;
+      if (lost.role === PartRole.FLUSH) this.#encodeFlush(part);
+      else this.#encodeDiscard(part);
+      return true;
+    }
+    const pool = lost.role === PartRole.ZEROES ? this.#zeroPool : this.#pool;
+    while (lost.pageCount > 0) {
+      const pages = Math.min(lost.pageCount, this.#maxSegments);
+      if (!this.#canHold(pages)) return false;
+      const part = this.#begin(lost.role, undefined, lost.blkifOp);
+      part.operation = lost.operation;
+      part.firstPage = lost.firstPage;
+      part.pageCount = pages;
+      part.ownsPages = lost.ownsPages;
+      part.firstByte = lost.firstByte;
+      part.lengthBytes = Math.min(lost.lengthBytes, pages * PAGE_SIZE);
+      const last = this.#encodeData(part, pool);
+      lost.firstPage = pool.next(last);
+      lost.pageCount -= pages;
+      lost.firstByte += part.lengthBytes;
+      lost.lengthBytes -= part.lengthBytes;
+      // One request of the operation has become two.
+      if (lost.pageCount > 0 && lost.operation !== undefined) lost.operation.partsInFlight += 1;
+    }
+    return true;
   }
 
   get slotCount(): number {
@@ -125,12 +219,17 @@ export class RingRequests {
     return this.#parts.length - this.#freeCount;
   }
 
+  /** Whether a request without data can be made now. */
   get hasRoom(): boolean {
-    return this.#freeCount > 0;
+    return this.#freeCount > 0 && !this.#isSuspended && this.#replay.length === 0;
   }
 
   /** Whether a request of so many segments can be made now. */
   hasRoomFor(segments: number): boolean {
+    return this.hasRoom && this.#canHold(segments);
+  }
+
+  #canHold(segments: number): boolean {
     if (this.#freeCount === 0) return false;
     if (segments <= BLKIF_MAX_SEGMENTS_PER_REQUEST) return true;
     return this.#indirectPool !== undefined && this.#indirectPool.freeCount > 0;
@@ -182,55 +281,42 @@ export class RingRequests {
   }
 
   /** Writes zeroes over the next `lengthBytes`, from pages that are only ever read. */
-  zeroes(operation: Operation, zeroPool: PagePool, pages: number, lengthBytes: number): void {
+  zeroes(operation: Operation, pages: number, lengthBytes: number): void {
     const part = this.#begin(PartRole.ZEROES, operation, BlkifOp.BLKIF_OP_WRITE);
     part.firstPage = 0;
     part.pageCount = pages;
     part.ownsPages = false;
     part.firstByte = operation.firstByte + operation.issuedBytes;
     part.lengthBytes = lengthBytes;
-    this.#encodeData(part, zeroPool);
+    this.#encodeData(part, this.#zeroPool);
   }
 
   discard(operation: Operation): void {
-    const part = this.#begin(PartRole.DISCARD, operation, BlkifOp.BLKIF_OP_DISCARD);
-    const firstSector = operation.firstByte / RING_SECTOR_BYTES;
-    const sectorCount = operation.gridBytes / RING_SECTOR_BYTES;
-    const at = this.#ring.reserveSlot();
-    encodeDiscard(
-      this.#ring.view,
-      at,
-      this.#layout,
-      0,
-      this.#handle,
-      part.id,
-      firstSector,
-      sectorCount,
-    );
+    this.#encodeDiscard(this.#begin(PartRole.DISCARD, operation, BlkifOp.BLKIF_OP_DISCARD));
   }
 
   flush(): void {
-    const part = this.#begin(PartRole.FLUSH, undefined, this.#flushOp);
-    const at = this.#ring.reserveSlot();
-    if (this.#flushOp === BlkifOp.BLKIF_OP_WRITE_BARRIER) {
-      encodeEmptyBarrier(this.#ring.view, at, this.#layout, this.#handle, part.id);
-    } else {
-      encodeFlush(this.#ring.view, at, this.#layout, this.#handle, part.id);
-    }
+    this.#encodeFlush(this.#begin(PartRole.FLUSH, undefined, this.#flushOp));
+  }
+
+  /** From now on a flush is an empty barrier: the backend has said that it takes no other. */
+  flushWithBarriers(): void {
+    this.#flushOp = BlkifOp.BLKIF_OP_WRITE_BARRIER;
   }
 
   /** Shows the new requests to the backend; returns whether it has to be notified. */
   publish(): boolean {
-    return this.#ring.publish();
+    return !this.#isSuspended && this.#ring.publish();
   }
 
   /** Whether more responses came while we were about to sleep; asks to be woken otherwise. */
   finalCheck(): boolean {
-    return this.#ring.finalCheck();
+    return !this.#isSuspended && this.#ring.finalCheck();
   }
 
   /** How many responses to take now; -1 when the ring is broken. */
   pending(): number {
+    if (this.#isSuspended) return 0;
     const count = this.#ring.pendingResponses();
     if (count !== RING_BROKEN) return count;
     this.#fault ??= 'it published more responses than there were requests';
@@ -265,13 +351,36 @@ export class RingRequests {
 
   /** Gives back the record of an answered request, after it was dealt with. */
   freePart(part: Part): void {
-    if (part.indirectPage !== NO_PAGE) {
-      this.#indirectPool?.give(part.indirectPage);
-      part.indirectPage = NO_PAGE;
-    }
+    this.#giveIndirectPage(part);
     part.operation = undefined;
     this.#free[this.#freeCount] = part;
     this.#freeCount += 1;
+  }
+
+  #giveIndirectPage(part: Part): void {
+    if (part.indirectPage === NO_PAGE) return;
+    this.#indirectPool?.give(part.indirectPage);
+    part.indirectPage = NO_PAGE;
+  }
+
+  #encodeDiscard(part: Part): void {
+    const operation = part.operation as Operation;
+    const firstSector = operation.firstByte / RING_SECTOR_BYTES;
+    const sectorCount = operation.gridBytes / RING_SECTOR_BYTES;
+    const { view } = this.#ring;
+    const at = this.#ring.reserveSlot();
+    encodeDiscard(view, at, this.#layout, 0, this.#handle, part.id, firstSector, sectorCount);
+  }
+
+  #encodeFlush(part: Part): void {
+    part.blkifOp = this.#flushOp;
+    const { view } = this.#ring;
+    const at = this.#ring.reserveSlot();
+    if (part.blkifOp === BlkifOp.BLKIF_OP_WRITE_BARRIER) {
+      encodeEmptyBarrier(view, at, this.#layout, this.#handle, part.id);
+    } else {
+      encodeFlush(view, at, this.#layout, this.#handle, part.id);
+    }
   }
 
   #begin(role: PartRole, operation: Operation | undefined, blkifOp: number): Part {
@@ -283,6 +392,8 @@ export class RingRequests {
     part.blkifOp = blkifOp;
     part.firstPage = NO_PAGE;
     part.pageCount = 0;
+    this.#order += 1;
+    part.order = this.#order;
     if (operation !== undefined) operation.partsInFlight += 1;
     return part;
   }
@@ -319,8 +430,23 @@ export class RingRequests {
       part.pageCount,
     );
     encodeIndirectGref(view, at, layout, 0, indirectPool.gref(indirectPage));
-    return encodeSegments(this.#indirectView as DataView, indirectPage * PAGE_SIZE, part, pool);
+    return encodeSegments(indirectPool.view, indirectPage * PAGE_SIZE, part, pool);
   }
+}
+
+function ringArea(config: LaneRing): RingArea {
+  return createRingArea({
+    buffer: viewMemory(config.address, config.pageCount * PAGE_SIZE),
+    offsetBytes: 0,
+    ringPageCount: config.pageCount,
+    abi: config.abi,
+  });
+}
+
+function flushOperation(disk: DiskShape): number {
+  return disk.flush === 'barrier'
+    ? BlkifOp.BLKIF_OP_WRITE_BARRIER
+    : BlkifOp.BLKIF_OP_FLUSH_DISKCACHE;
 }
 
 /** Writes one segment for each page of the part; returns the last page. */

@@ -40,6 +40,7 @@ function create(setup: Setup) {
   const disk: DiskShape = {
     sectorBytes: setup.sectorBytes,
     flush: 'flush-cache',
+    canFallBackToBarrier: false,
     discard: { granularityBytes: 4096, alignmentBytes: 0 },
   };
   const pages = allocateMemory((setup.poolPages + 32 + 16) * PAGE_SIZE);
@@ -61,8 +62,7 @@ function create(setup: Setup) {
       maxSegments: setup.maxSegments,
     },
     disk,
-    pool,
-    indirectPool,
+    { pool, zeroPool, indirectPool },
   );
   const engine = new Engine(
     { disk, operationCount: 64, spillLimitBytes: 1 << 20 },
@@ -137,7 +137,7 @@ class Owner implements Requester {
     let page = operation.fillPage;
     let at = operation.filledBytes % PAGE_SIZE;
     for (let i = 0; i < count; i++) {
-      pool.bytes[page * PAGE_SIZE + at] = this.#payload[this.#payloadAt + i] ?? 0;
+      pool.view.setUint8(page * PAGE_SIZE + at, this.#payload[this.#payloadAt + i] ?? 0);
       at += 1;
       if (at === PAGE_SIZE) {
         at = 0;
@@ -170,7 +170,8 @@ class Owner implements Requester {
     for (let i = 0; i < operation.lengthBytes; i++) {
       const at = operation.skewBytes + i;
       if (i > 0 && at % PAGE_SIZE === 0 && spill === 0) page = pool.next(page);
-      const byte = spill === 0 ? pool.bytes[page * PAGE_SIZE + (at % PAGE_SIZE)] : undefined;
+      const byte =
+        spill === 0 ? pool.view.getUint8(page * PAGE_SIZE + (at % PAGE_SIZE)) : undefined;
       if (spill === 0 && byte !== this.expected[from + i]) {
         throw new Error(`byte ${from + i} of an owner is ${byte}, not ${this.expected[from + i]}`);
       }

@@ -1,1 +1,16 @@
-export {};
+export { duplicateFd, exitNow } from './descriptor.ts';
+export {
+  EPOLLERR,
+  EPOLLEXCLUSIVE,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLOUT,
+  EPOLLRDHUP,
+  Epoll,
+} from './epoll.ts';
+export { Errno, errnoName, SysError } from './errno.ts';
+export { closeFd, createEventFd, drainEventFd, signalEventFd } from './event-fd.ts';
+export { errno, libc, viewMemory } from './libc.ts';
+export { allocateMemory, type Memory, mapShared, PAGE_SIZE, unmapMemory } from './memory.ts';
+export { type ReadableWatch, watchReadable } from './readable-watcher.ts';
+export { setThreadName } from './thread-name.ts';

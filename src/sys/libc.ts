@@ -61,6 +61,8 @@ export interface Libc {
   sendmsg(fd: number, message: number, flags: number): number;
   shutdown(fd: number, how: number): number;
   prctl(option: number, address: number): number;
+  /** Ends the process at once, whatever its threads are blocked in. */
+  exitNow(code: number): void;
 }
 
 function declare<Call>(name: string, result: string, args: string[]): Call {
@@ -104,6 +106,7 @@ export const libc: Libc = {
   sendmsg: declare('sendmsg', 'long', ['int', ADDRESS, 'int']),
   shutdown: declare('shutdown', 'int', ['int', 'int']),
   prctl: declare('prctl', 'int', ['int', ADDRESS]),
+  exitNow: declare('_exit', 'void', ['int']),
 };
 
 const errnoLocation = declare<() => bigint>('__errno_location', 'void *', []);

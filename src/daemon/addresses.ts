@@ -1,0 +1,49 @@
+/** Where a server listens: parsing of the command line's addresses, and URIs that name them. */
+
+import { UsageError } from './errors.ts';
+
+export const NBD_PORT = 10809;
+
+export type ListenAddress =
+  | { readonly kind: 'unix'; readonly path: string }
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number };
+
+/** Longest path that fits into a sockaddr_un, with its NUL (unix(7)). */
+const UNIX_PATH_BYTES_MAX = 107;
+
+export function parseUnixAddress(path: string): ListenAddress {
+  if (path === '') throw new UsageError('--unix needs the path of a socket');
+  const lengthBytes = Buffer.byteLength(path);
+  if (lengthBytes > UNIX_PATH_BYTES_MAX) {
+    throw new UsageError(
+      `--unix ${path}: the path has ${lengthBytes} bytes, a socket's may have ${UNIX_PATH_BYTES_MAX}`,
+    );
+  }
+  return { kind: 'unix', path };
+}
+
+/** `HOST:PORT`, `[V6]:PORT`, `:PORT` for all addresses. Port 0 takes any free one. */
+export function parseTcpAddress(text: string): ListenAddress {
+  const match = /^(?:\[([^\]]*)\]|([^:[\]]*)):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  if (match === null || port > 65535) {
+    throw new UsageError(`${text} is not an address: use HOST:PORT, [IPV6]:PORT or :PORT`);
+  }
+  const host = match[1] ?? match[2] ?? '';
+  return { kind: 'tcp', host: host === '' ? '::' : host, port };
+}
+
+/** The NBD URI of an export at an address, as clients of libnbd and qemu take it. */
+export function nbdUri(address: ListenAddress, exportName: string): string {
+  const name = encodeURIComponent(exportName);
+  if (address.kind === 'unix') {
+    return `nbd+unix:///${name}?socket=${encodeURI(address.path).replaceAll('&', '%26')}`;
+  }
+  const host = address.host.includes(':') ? `[${address.host}]` : address.host;
+  return `nbd://${host}:${address.port}/${name}`;
+}
+
+export function formatAddress(address: ListenAddress): string {
+  if (address.kind === 'unix') return address.path;
+  return `${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`;
+}

@@ -1,0 +1,100 @@
+/** Sockets that clients connect to. A failure to listen is one sentence that says what to do. */
+
+import { lstatSync, rmSync } from 'node:fs';
+import net from 'node:net';
+import { formatAddress, type ListenAddress } from './addresses.ts';
+import { DaemonError } from './errors.ts';
+
+const UNIX_SOCKET_MODE = 0o600;
+const BACKLOG = 128;
+
+export interface Listener {
+  /** Where it really listens: port 0 has become a number. */
+  readonly address: ListenAddress;
+  /** Stops accepting, and removes a Unix socket's file. */
+  close(): void;
+}
+
+/** Listens, and hands each client to `onClient`. @throws DaemonError */
+export async function listen(
+  address: ListenAddress,
+  onClient: (socket: net.Socket) => void,
+): Promise<Listener> {
+  if (address.kind === 'unix') await removeStaleSocket(address.path);
+  const server = net.createServer({ allowHalfOpen: true, noDelay: true, keepAlive: true });
+  server.on('connection', onClient);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(address, error)));
+    // The umask is the process's, and nothing else creates files while we start.
+    const umaskBefore = process.umask(0o777 & ~UNIX_SOCKET_MODE);
+    if (address.kind === 'unix') server.listen({ path: address.path, backlog: BACKLOG }, resolve);
+    else server.listen({ host: address.host, port: address.port, backlog: BACKLOG }, resolve);
+    process.umask(umaskBefore);
+  });
+  const actual = server.address();
+  const isTcp = address.kind === 'tcp' && typeof actual === 'object' && actual !== null;
+  return {
+    address: isTcp ? { ...address, port: actual.port } : address,
+    close: () => {
+      server.close();
+    },
+  };
+}
+
+/** A socket that a dead server left behind is replaced; one that answers is somebody's. */
+async function removeStaleSocket(path: string): Promise<void> {
+  let isSocket: boolean;
+  try {
+    isSocket = lstatSync(path).isSocket();
+  } catch {
+    return; // Nothing there; any other trouble shows when we listen.
+  }
+  if (!isSocket) {
+    throw new DaemonError(`${path} exists and is not a socket: choose another path, or remove it`);
+  }
+  const code = await new Promise<string>((resolve) => {
+    const probe = net.connect({ path });
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve('alive');
+    });
+    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? 'unknown'));
+  });
+  if (code === 'alive') {
+    throw new DaemonError(
+      `${path} is in use by a running server: stop that server, or choose another path`,
+    );
+  }
+  if (code === 'ECONNREFUSED') rmSync(path, { force: true });
+}
+
+function listenError(address: ListenAddress, error: NodeJS.ErrnoException): DaemonError {
+  const where = formatAddress(address);
+  const options = { cause: error };
+  switch (error.code) {
+    case 'EADDRINUSE':
+      return new DaemonError(
+        `${where} is in use by another program: stop it, or choose another address`,
+        options,
+      );
+    case 'EACCES':
+      return new DaemonError(
+        address.kind === 'unix'
+          ? `may not create the socket ${where}: its folder is not writable for this user`
+          : `may not listen at ${where}: ports below 1024 need CAP_NET_BIND_SERVICE`,
+        options,
+      );
+    case 'EADDRNOTAVAIL':
+      return new DaemonError(`this host has no address ${where}: see \`ip address\``, options);
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return new DaemonError(`${where}: the host name is not known, use an address`, options);
+    case 'ENOENT':
+      return new DaemonError(
+        `the folder of the socket ${where} does not exist: create it`,
+        options,
+      );
+    default:
+      return new DaemonError(`cannot listen at ${where}: ${error.message}`, options);
+  }
+}

@@ -1,0 +1,21 @@
+import { SysError } from './errno.ts';
+import { errno, libc } from './libc.ts';
+
+const F_DUPFD_CLOEXEC = 1030;
+const FIRST_FREE_FD = 3;
+
+/** A second descriptor of the same open file, closed on exec; the caller closes it. */
+export function duplicateFd(fd: number): number {
+  const copy = libc.fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
+  if (copy < 0) throw new SysError('fcntl(F_DUPFD_CLOEXEC)', errno());
+  return copy;
+}
+
+/**
+ * Ends the process at once. process.exit() waits for worker threads, and one that is blocked in a
+ * system call never comes.
+ */
+export function exitNow(code: number): never {
+  libc.exitNow(code);
+  throw new Error('_exit returned');
+}

@@ -1,0 +1,39 @@
+import { SysError } from './errno.ts';
+import { errno, libc, viewMemory } from './libc.ts';
+
+export const PAGE_SIZE = 4096;
+
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 0x01;
+const MAP_PRIVATE = 0x02;
+const MAP_ANONYMOUS = 0x20;
+
+/** A piece of memory at a fixed address, which system calls can be pointed at. */
+export interface Memory {
+  readonly address: number;
+  readonly lengthBytes: number;
+  readonly buffer: ArrayBuffer;
+}
+
+/** Maps `lengthBytes` of zeroed private memory, for the life of the process unless unmapped. */
+export function allocateMemory(lengthBytes: number): Memory {
+  return mapped(lengthBytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+/** Maps a file or device shared with others, readable and writable. */
+export function mapShared(fd: number, offset: number, lengthBytes: number): Memory {
+  return mapped(lengthBytes, MAP_SHARED, fd, offset);
+}
+
+function mapped(lengthBytes: number, flags: number, fd: number, offset: number): Memory {
+  const address = libc.mmap(0, lengthBytes, PROT_READ | PROT_WRITE, flags, fd, offset);
+  // MAP_FAILED is the largest address, the only result that does not fit a Number.
+  if (typeof address === 'bigint') throw new SysError('mmap', errno());
+  return { address, lengthBytes, buffer: viewMemory(address, lengthBytes) };
+}
+
+/** Unmaps. Whoever still holds a view and touches it crashes the process: call it last. */
+export function unmapMemory(address: number, lengthBytes: number): void {
+  if (libc.munmap(address, lengthBytes) !== 0) throw new SysError('munmap', errno());
+}

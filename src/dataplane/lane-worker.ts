@@ -27,10 +27,11 @@ import { Iovec } from './iovec.ts';
 import type { LaneConfig, LaneLimits } from './lane-config.ts';
 import type { LaneCore } from './lane-core.ts';
 import type { LaneEvent, LaneMessage } from './messages.ts';
-import { type CloseReason, HEADER_SLOT_BYTES, NbdConnection } from './nbd-connection.ts';
+import { type CloseReason, NbdConnection } from './nbd-connection.ts';
 import type { Operation, Requester } from './operation.ts';
 import { PagePool } from './page-pool.ts';
 import { ReceiveBuffers } from './receive-buffers.ts';
+import { HEADER_SLOT_BYTES } from './reply-header.ts';
 import { RingRequests } from './ring-requests.ts';
 
 const EVENTS_PER_WAIT = 256;

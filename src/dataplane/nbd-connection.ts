@@ -15,25 +15,24 @@ import {
   type Agreement,
   checkRequest,
   createRequest,
+  decodeExtendedRequest,
   decodeRequest,
+  EXTENDED_REQUEST_BYTES,
   type ExportInfo,
-  encodeSimpleReply,
   NbdCmd,
   NbdCmdFlag,
   NbdErrno,
   type NbdRequest,
   REQUEST_BYTES,
   requestPayloadBytes,
-  SIMPLE_REPLY_BYTES,
 } from 'nbd-server-ts/protocol';
 import { EPOLLIN, EPOLLOUT, Errno, errno, libc, PAGE_SIZE } from '../sys/index.ts';
 import { Counter } from './counters.ts';
 import type { LaneCore } from './lane-core.ts';
 import { type Operation, OperationQueue, Queue, type Requester } from './operation.ts';
 import type { ReceiveBuffer } from './receive-buffers.ts';
+import { encodeReplyHeader, HEADER_SLOT_BYTES } from './reply-header.ts';
 
-/** Bytes of the header area that belong to each operation. */
-export const HEADER_SLOT_BYTES = 32;
 /** After this many full reads of one socket the others get their turn. */
 const READS_PER_TURN = 8;
 /** Payload smaller than this is received with whatever else there is, and copied. */
@@ -53,6 +52,7 @@ export class NbdConnection implements Requester {
   readonly #core: LaneCore;
   #info: ExportInfo;
   readonly #agreement: Agreement;
+  readonly #headerBytes: number;
   readonly #request: NbdRequest = createRequest();
 
   #buffer: ReceiveBuffer | undefined;
@@ -84,6 +84,7 @@ export class NbdConnection implements Requester {
     this.fd = fd;
     this.#info = info;
     this.#agreement = agreement;
+    this.#headerBytes = agreement.isExtended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES;
   }
 
   /** Events that the socket is watched for. */
@@ -223,7 +224,7 @@ export class NbdConnection implements Requester {
       } else if (this.#current !== undefined) {
         if (!this.#fill(this.#current, available)) return;
       } else {
-        if (available < REQUEST_BYTES || !this.#takeRequest()) return;
+        if (available < this.#headerBytes || !this.#takeRequest()) return;
       }
     }
   }
@@ -255,7 +256,8 @@ export class NbdConnection implements Requester {
     }
     const request = this.#request;
     const { view } = this.#buffer as ReceiveBuffer;
-    if (!decodeRequest(view, this.#start, request)) {
+    const decode = this.#agreement.isExtended ? decodeExtendedRequest : decodeRequest;
+    if (!decode(view, this.#start, request)) {
       this.close('client broke the protocol');
       return false;
     }
@@ -270,7 +272,7 @@ export class NbdConnection implements Requester {
       this.#core.awaitOperation(this);
       return false;
     }
-    this.#start += REQUEST_BYTES;
+    this.#start += this.#headerBytes;
     this.#operationsNow += 1;
     this.requestCount += 1;
     this.#startOperation(operation, request);
@@ -291,8 +293,7 @@ export class NbdConnection implements Requester {
       ? NbdErrno.ESHUTDOWN
       : checkRequest(request, this.#info, this.#agreement);
     if (refusal !== 0) {
-      this.#skipBytes = requestPayloadBytes(request);
-      operation.command = NbdCmd.FLUSH;
+      this.#skipBytes = requestPayloadBytes(request, this.#agreement.isExtended);
       engine.refuse(operation, refusal);
       return;
     }
@@ -341,12 +342,11 @@ export class NbdConnection implements Requester {
 
   replyReady(operation: Operation): void {
     const { headers } = this.#core;
-    encodeSimpleReply(
+    encodeReplyHeader(
       headers.view,
       operation.index * HEADER_SLOT_BYTES,
-      operation.errno,
-      operation.cookieHigh,
-      operation.cookieLow,
+      operation,
+      this.#agreement,
     );
     this.#sending.push(operation);
     if (!this.#isDirty) {
@@ -403,13 +403,13 @@ export class NbdConnection implements Requester {
     let skip = this.#sentBytes;
     for (let at = this.#sending.head; at !== undefined && !iovec.isFull; at = at.next) {
       const headerAddress = headers.address + at.index * HEADER_SLOT_BYTES;
-      if (skip < SIMPLE_REPLY_BYTES) {
-        iovec.add(headerAddress + skip, SIMPLE_REPLY_BYTES - skip);
+      if (skip < at.headerBytes) {
+        iovec.add(headerAddress + skip, at.headerBytes - skip);
         skip = 0;
       } else {
-        skip -= SIMPLE_REPLY_BYTES;
+        skip -= at.headerBytes;
       }
-      if (at.command === NbdCmd.READ && at.errno === 0) this.#gatherData(at, skip);
+      if (at.dataBytes > 0) this.#gatherData(at, skip);
       skip = 0;
     }
   }
@@ -418,10 +418,10 @@ export class NbdConnection implements Requester {
     const { iovec, pool } = this.#core;
     if (operation.spillAddress !== 0) {
       const from = operation.spillAddress + operation.skewBytes + skipBytes;
-      if (!iovec.isFull) iovec.add(from, operation.lengthBytes - skipBytes);
+      if (!iovec.isFull) iovec.add(from, operation.dataBytes - skipBytes);
       return;
     }
-    let left = operation.lengthBytes - skipBytes;
+    let left = operation.dataBytes - skipBytes;
     let at = operation.skewBytes + skipBytes;
     let page = operation.firstPage;
     while (at >= PAGE_SIZE) {
@@ -443,8 +443,7 @@ export class NbdConnection implements Requester {
     for (;;) {
       const operation = this.#sending.head;
       if (operation === undefined) break;
-      const hasData = operation.command === NbdCmd.READ && operation.errno === 0;
-      const length = SIMPLE_REPLY_BYTES + (hasData ? operation.lengthBytes : 0);
+      const length = operation.headerBytes + operation.dataBytes;
       if (sent < length) break;
       sent -= length;
       this.#sending.shift();

@@ -104,8 +104,9 @@ export class Operation {
   spillAddress: number = A_DOUBLE;
   spillBytes: number = A_DOUBLE;
 
-  /** When the request was accepted, on the lane's clock. */
-  startedMs: number = A_DOUBLE;
+  /** What its reply consists of: a header in the lane's header area, and data of a read. */
+  headerBytes = 0;
+  dataBytes: number = A_DOUBLE;
 
   constructor(index: number) {
     this.index = index;

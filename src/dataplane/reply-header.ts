@@ -1,0 +1,118 @@
+/**
+ * The bytes in front of a reply's data, in the form that the client has agreed to. Written into the
+ * operation's own place in the lane's header area, from where they are sent together with the data.
+ */
+
+import {
+  type Agreement,
+  CHUNK_HEADER_BYTES,
+  ERROR_PREFIX_BYTES,
+  EXTENDED_CHUNK_HEADER_BYTES,
+  encodeChunkHeader,
+  encodeErrorPrefix,
+  encodeExtendedChunkHeader,
+  encodeOffsetDataPrefix,
+  encodeSimpleReply,
+  NbdCmd,
+  NbdErrno,
+  NbdReplyFlag,
+  NbdReplyType,
+  OFFSET_DATA_PREFIX_BYTES,
+  SIMPLE_REPLY_BYTES,
+} from 'nbd-server-ts/protocol';
+import type { Operation } from './operation.ts';
+
+/** Bytes of the header area that belong to each operation. */
+export const HEADER_SLOT_BYTES = 128;
+
+const TWO_TO_32 = 0x1_0000_0000;
+const TEXT_BYTES_MAX = HEADER_SLOT_BYTES - EXTENDED_CHUNK_HEADER_BYTES - ERROR_PREFIX_BYTES;
+
+/** What a chunk tells people about an error; the number is for programs. */
+const errorTexts = new Map<number, Uint8Array>(
+  (
+    [
+      [NbdErrno.EPERM, 'the disk is read-only'],
+      [NbdErrno.EIO, 'the backend reported an error, or is gone'],
+      [NbdErrno.EINVAL, 'the request is not valid for this export'],
+      [NbdErrno.ENOSPC, 'the request goes past the end of the disk'],
+      [NbdErrno.ENOTSUP, 'this cannot be done fast'],
+      [NbdErrno.ESHUTDOWN, 'the server is stopping'],
+    ] as const
+  ).map(([errno, text]) => [errno, new TextEncoder().encode(text).subarray(0, TEXT_BYTES_MAX)]),
+);
+const NO_TEXT = new Uint8Array(0);
+
+/**
+ * Writes the header of the reply of `operation` at `at`, and sets `headerBytes` and `dataBytes`.
+ */
+export function encodeReplyHeader(
+  view: DataView,
+  at: number,
+  operation: Operation,
+  agreement: Agreement,
+): void {
+  const isRead = operation.command === NbdCmd.READ;
+  operation.dataBytes = isRead && operation.errno === 0 ? operation.lengthBytes : 0;
+  // Once chunks are agreed on, a read must be answered with them; other commands need not be,
+  // unless the headers are extended.
+  if (!agreement.isExtended && !(agreement.isStructured && isRead)) {
+    const { errno, cookieHigh, cookieLow } = operation;
+    encodeSimpleReply(view, at, errno, cookieHigh, cookieLow);
+    operation.headerBytes = SIMPLE_REPLY_BYTES;
+  } else if (operation.errno !== 0) {
+    encodeErrorChunk(view, at, operation, agreement);
+  } else if (operation.dataBytes > 0) {
+    const payloadBytes = OFFSET_DATA_PREFIX_BYTES + operation.dataBytes;
+    const type = NbdReplyType.OFFSET_DATA;
+    const header = encodeHeader(view, at, operation, agreement, type, payloadBytes);
+    encodeOffsetDataPrefix(view, at + header, operation.offset);
+    operation.headerBytes = header + OFFSET_DATA_PREFIX_BYTES;
+  } else {
+    operation.headerBytes = encodeHeader(view, at, operation, agreement, NbdReplyType.NONE, 0);
+  }
+}
+
+function encodeErrorChunk(
+  view: DataView,
+  at: number,
+  operation: Operation,
+  agreement: Agreement,
+): void {
+  const text = errorTexts.get(operation.errno) ?? NO_TEXT;
+  const payloadBytes = ERROR_PREFIX_BYTES + text.length;
+  const header = encodeHeader(view, at, operation, agreement, NbdReplyType.ERROR, payloadBytes);
+  encodeErrorPrefix(view, at + header, operation.errno, text.length);
+  for (let i = 0; i < text.length; i++) {
+    view.setUint8(at + header + ERROR_PREFIX_BYTES + i, text[i] as number);
+  }
+  operation.headerBytes = header + payloadBytes;
+}
+
+/** Every reply of ours is one chunk, so it is always the last. Returns the header's length. */
+function encodeHeader(
+  view: DataView,
+  at: number,
+  operation: Operation,
+  agreement: Agreement,
+  type: number,
+  payloadBytes: number,
+): number {
+  const { cookieHigh, cookieLow, offset } = operation;
+  if (!agreement.isExtended) {
+    encodeChunkHeader(view, at, NbdReplyFlag.DONE, type, cookieHigh, cookieLow, payloadBytes);
+    return CHUNK_HEADER_BYTES;
+  }
+  encodeExtendedChunkHeader(
+    view,
+    at,
+    NbdReplyFlag.DONE,
+    type,
+    cookieHigh,
+    cookieLow,
+    Math.floor(offset / TWO_TO_32),
+    offset % TWO_TO_32,
+    payloadBytes,
+  );
+  return EXTENDED_CHUNK_HEADER_BYTES;
+}

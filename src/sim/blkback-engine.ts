@@ -265,10 +265,7 @@ export class BlkbackEngine {
         stats.writtenBytes += job.sectorCount * RING_SECTOR_BYTES;
         break;
       default:
-        isDone = disk.discard(
-          offsetBytes,
-          job.request.discardSectorCount * RING_SECTOR_BYTES,
-        );
+        isDone = disk.discard(offsetBytes, job.request.discardSectorCount * RING_SECTOR_BYTES);
         stats.discards += 1;
     }
     if (!isDone) job.status = BlkifStatus.BLKIF_RSP_ERROR;

@@ -86,7 +86,8 @@ export function parseSimulatedFaults(list: string): SimulatedFaults {
 }
 
 function parseDecimal(name: string, value: string | undefined, maximum: number): number {
-  const isNumber = value !== undefined && /^(?:[0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})$/.test(value);
+  const isNumber =
+    value !== undefined && /^(?:[0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})$/.test(value);
   const number = isNumber ? Number(value) : Number.NaN;
   if (!(number > 0 && number <= maximum)) {
     throw new SimulationOptionError(
@@ -103,7 +104,10 @@ function parseResize(value: string | undefined): SimulatedFaults['resize'] {
       `resize=${value ?? ''} cannot be used; write the new size and when, such as resize=2G@10.`,
     );
   }
-  return { sizeBytes: parseSizeBytes(size), afterSeconds: parseDecimal('resize', seconds, MAX_SECONDS) };
+  return {
+    sizeBytes: parseSizeBytes(size),
+    afterSeconds: parseDecimal('resize', seconds, MAX_SECONDS),
+  };
 }
 
 const UNIT_BYTES: Readonly<Record<string, number>> = {

@@ -265,11 +265,7 @@ export class StoreTree {
 
   // --- quotas
 
-  #checkCreation(
-    domid: number,
-    path: string,
-    transaction: StoreTransaction | undefined,
-  ): void {
+  #checkCreation(domid: number, path: string, transaction: StoreTransaction | undefined): void {
     // The nearest existing ancestor gets a child: that is a change of it.
     let missing = 1;
     let ancestor = parentOf(path);

@@ -41,7 +41,7 @@ function describeEvent(event: ReportEvent): string {
     case 'scenario-start':
       return `scenario: ${event.name}`;
     case 'step':
-      return `    ${event.text}`;
+      return event.text.replace(/^/gm, '    ');
     case 'scenario-end': {
       const line = `${event.ok ? 'ok' : 'NOT OK'} - ${event.name} (${event.durationMs} ms)`;
       return event.error === undefined ? line : `${line}\n${event.error.replace(/^/gm, '    | ')}`;

@@ -91,14 +91,13 @@ function writeInitrd(path: string, options: BootOptions): void {
 }
 
 function qemuArguments(image: Image, initrd: string, reportSocket: string): string[] {
-  return [
-    ...['-M', 'pc', '-cpu', 'max,-smap', '-smp', '1', '-m', '3072', '-accel', 'tcg,thread=multi'],
-    ...['-nographic', '-nodefaults', '-no-reboot', '-monitor', 'none'],
-    ...['-serial', 'stdio', '-serial', `unix:${reportSocket}`],
-    ...['-device', 'isa-debug-exit,iobase=0xf4,iosize=4'],
-    ...['-kernel', image.xen, '-append', XEN_ARGUMENTS],
-    ...['-initrd', `${image.kernel} ${DOM0_ARGUMENTS},${initrd}`],
-  ];
+  const machine = '-M pc -cpu max,-smap -smp 1 -m 3072 -accel tcg,thread=multi';
+  const noExtras = '-nographic -nodefaults -no-reboot -monitor none';
+  const exitDevice = '-device isa-debug-exit,iobase=0xf4,iosize=4';
+  const serialLines = ['-serial', 'stdio', '-serial', `unix:${reportSocket}`];
+  const dom0 = `${image.kernel} ${DOM0_ARGUMENTS},${initrd}`;
+  const software = ['-kernel', image.xen, '-append', XEN_ARGUMENTS, '-initrd', dom0];
+  return [...`${machine} ${noExtras} ${exitDevice}`.split(' '), ...serialLines, ...software];
 }
 
 function runQemu(

@@ -29,7 +29,7 @@ const trouble = [
   /\bOops: /,
   /\bWARNING: CPU/,
   /\bgeneral protection fault\b/,
-  /\bDomain 0 crashed\b/,
+  /\bDom(?:ain )?0 crashed\b/,
   /\bXen BUG at\b/,
   /\bPanic on CPU\b/,
   /\bFATAL TRAP\b/,

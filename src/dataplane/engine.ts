@@ -27,14 +27,15 @@ import { Counter, type Counters } from './counters.ts';
 import type { DiskShape } from './lane-config.ts';
 import { Operation, OperationQueue, Queue, type Requester, Stage } from './operation.ts';
 import { NO_PAGE, type PagePool } from './page-pool.ts';
-import { RangeLock } from './range-lock.ts';
+import { RangeLock, type SharedRanges } from './range-lock.ts';
 import { type Part, PartRole, type RingRequests } from './ring-requests.ts';
 import { SpillMemory } from './spill-memory.ts';
 
 export interface EngineConfig {
   readonly disk: DiskShape;
-  /** How many NBD requests may be in progress at once. */
-  readonly operationCount: number;
+  /** Writes in progress, shared with the other lanes; it also says how many operations we have. */
+  readonly ranges: SharedRanges;
+  readonly laneIndex: number;
   /** Most memory for reads that do not fit the pool. */
   readonly spillLimitBytes: number;
 }
@@ -78,7 +79,6 @@ export class Engine {
 
   readonly #readPagesMax: number;
   readonly #windowPages: number;
-  #sequence = 0;
   #isBroken = false;
   #usesBarriers = false;
 
@@ -88,11 +88,13 @@ export class Engine {
     this.#pool = parts.pool;
     this.#zeroPool = parts.zeroPool;
     this.#counters = parts.counters;
-    for (let i = 0; i < config.operationCount; i++) this.#operations.push(new Operation(i));
+    const { operationCount } = config.ranges;
+    for (let i = 0; i < operationCount; i++) this.#operations.push(new Operation(i));
     this.#free.push(...this.#operations.toReversed());
-    this.#freeCount = config.operationCount;
+    this.#freeCount = operationCount;
     const quarter = Math.max(1, parts.pool.pageCount >>> 2);
-    this.#rangeLock = new RangeLock(this.#operations, Math.min(RAGGED_MAX, quarter));
+    const raggedMax = Math.min(RAGGED_MAX, quarter);
+    this.#rangeLock = new RangeLock(config.ranges, config.laneIndex, raggedMax);
     this.#spill = new SpillMemory(config.spillLimitBytes);
     this.#readPagesMax = quarter * 2;
     this.#windowPages = Math.min(quarter, Math.max(this.#ring.maxSegments, WINDOW_PAGES));
@@ -103,6 +105,11 @@ export class Engine {
 
   get operationCount(): number {
     return this.#operations.length;
+  }
+
+  /** Whether something may become possible without an event to tell: look again soon. */
+  get mustLookAgain(): boolean {
+    return this.#rangeLock.waitsForOtherLanes;
   }
 
   /** Whether another request could be started. */
@@ -139,8 +146,6 @@ export class Engine {
    */
   start(operation: Operation): void {
     operation.isActive = true;
-    this.#sequence += 1;
-    operation.sequence = this.#sequence;
     if (this.#isBroken) {
       this.#refuseBroken(operation);
       return;
@@ -271,6 +276,7 @@ export class Engine {
   /** Moves on everything that waited for what has become free. */
   pump(): void {
     this.#ring.replay();
+    if (this.#rangeLock.waitsForOtherLanes) this.#wakeRangeWaiters();
     this.#pumpFlush();
     this.#pumpZeroes();
     while (this.#slotQueue.head !== undefined) {
@@ -297,6 +303,7 @@ export class Engine {
     for (const operation of this.#operations) {
       if (!operation.isActive) continue;
       this.#dequeue(operation);
+      this.#rangeLock.release(operation);
       operation.firstPage = NO_PAGE;
       operation.pageCount = 0;
       operation.headPage = NO_PAGE;
@@ -322,7 +329,7 @@ export class Engine {
         this.#slotQueue.remove(operation);
         return;
       case Queue.RANGE:
-        this.#rangeLock.forget(operation);
+        this.#rangeLock.release(operation);
         return;
       case Queue.ZEROES:
         this.#zeroQueue.remove(operation);
@@ -810,10 +817,8 @@ export class Engine {
 
   /** The data of an operation has been dealt with; what is left is to make it stable, or reply. */
   #dataDone(operation: Operation): void {
-    if (operation.holdsRange) {
-      this.#rangeLock.release(operation);
-      if (this.#rangeLock.hasWaiting) this.#wakeRangeWaiters();
-    }
+    this.#rangeLock.release(operation);
+    if (this.#rangeLock.hasWaiting) this.#wakeRangeWaiters();
     if (operation.isFua && operation.errno === 0) this.#wantFlush(operation);
     else this.#finish(operation);
   }

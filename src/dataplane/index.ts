@@ -9,3 +9,4 @@ export type {
 } from './lane-config.ts';
 export type { LaneEvent } from './messages.ts';
 export type { CloseReason } from './nbd-connection.ts';
+export { createSharedRanges, type SharedRanges } from './range-lock.ts';

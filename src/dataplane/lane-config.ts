@@ -5,6 +5,7 @@
 
 import type { BlkifAbi } from '../blkif/index.ts';
 import type { EventChannelHandle } from '../host/index.ts';
+import type { SharedRanges } from './range-lock.ts';
 
 /** How the disk behind the ring behaves. Lengths are bytes. */
 export interface DiskShape {
@@ -38,9 +39,7 @@ export interface LaneRing {
 }
 
 export interface LaneLimits {
-  /** NBD requests in progress at once, over all connections of the lane. */
-  readonly operations: number;
-  /** The same for one connection. */
+  /** NBD requests of one connection in progress at once; the lane's own limit is in `ranges`. */
   readonly operationsPerConnection: number;
   /** Memory for reads that do not fit the page pool. */
   readonly spillBytes: number;
@@ -57,6 +56,8 @@ export interface LaneConfig {
   /** Pages for the segment lists of indirect requests; none when there are no such requests. */
   readonly indirectPool: GrantedMemory | undefined;
   readonly limits: LaneLimits;
+  /** The table of writes in progress that the lanes of the disk share. */
+  readonly ranges: SharedRanges;
   /** An eventfd that is signalled when a message waits for the lane. */
   readonly controlFd: number;
   readonly counters: SharedArrayBuffer;

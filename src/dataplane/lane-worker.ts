@@ -36,6 +36,8 @@ import { RingRequests } from './ring-requests.ts';
 
 const EVENTS_PER_WAIT = 256;
 const RECEIVE_BUFFER_BYTES = 256 * 1024;
+/** How long a ragged write waits before it looks whether another lane is done. */
+const LOOK_AGAIN_MS = 1;
 
 // Epoll tokens; connections count up from the last.
 const TOKEN_CONTROL = 0;
@@ -90,7 +92,8 @@ class Lane implements LaneCore {
     this.engine = new Engine(
       {
         disk: config.disk,
-        operationCount: config.limits.operations,
+        ranges: config.ranges,
+        laneIndex: config.index,
         spillLimitBytes: config.limits.spillBytes,
       },
       {
@@ -100,7 +103,7 @@ class Lane implements LaneCore {
         counters: this.counters,
       },
     );
-    const headers = allocateMemory(config.limits.operations * HEADER_SLOT_BYTES);
+    const headers = allocateMemory(config.ranges.operationCount * HEADER_SLOT_BYTES);
     this.headers = { ...headers, view: new DataView(headers.buffer) };
     this.#epoll.add(config.controlFd, EPOLLIN, TOKEN_CONTROL);
     this.#epoll.add(this.#channel.fd, EPOLLIN, TOKEN_RING);
@@ -115,7 +118,7 @@ class Lane implements LaneCore {
   }
 
   #turn(): void {
-    const count = this.#epoll.wait(this.#mayBlock() ? -1 : 0);
+    const count = this.#epoll.wait(this.#timeoutMs());
     this.counters.add(Counter.TURNS, 1);
     this.#takeRingEvent(count);
     this.#collect();
@@ -124,6 +127,11 @@ class Lane implements LaneCore {
     this.#publish();
     this.#sendReplies();
     if (this.isDraining) this.#watchDrain();
+  }
+
+  #timeoutMs(): number {
+    if (!this.#mayBlock()) return 0;
+    return this.engine.mustLookAgain ? LOOK_AGAIN_MS : -1;
   }
 
   /** Whether nothing is left to do before the next event. */

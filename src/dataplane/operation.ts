@@ -74,8 +74,6 @@ export class Operation {
   lengthBytes: number = A_DOUBLE;
   /** NBD error number of the reply; the first failed part decides. */
   errno = 0;
-  /** Order of arrival, for the range lock. */
-  sequence: number = A_DOUBLE;
 
   firstByte: number = A_DOUBLE;
   gridBytes: number = A_DOUBLE;
@@ -95,6 +93,8 @@ export class Operation {
 
   /** Has a first or last sector that the client covers in part only. */
   isRagged = false;
+  /** Is in the range lock's table, and holds its range there or waits for it. */
+  rangeEntered = false;
   holdsRange = false;
   /** Pages for the first and last sector as they are on disk, while a ragged write is built. */
   headPage: number = NO_PAGE;
@@ -133,6 +133,7 @@ export class Operation {
     this.issuePage = NO_PAGE;
     this.fillPage = NO_PAGE;
     this.isRagged = false;
+    this.rangeEntered = false;
     this.holdsRange = false;
     this.headPage = NO_PAGE;
     this.tailPage = NO_PAGE;

@@ -12,6 +12,7 @@ import { Engine } from '../../src/dataplane/engine.ts';
 import type { DiskShape } from '../../src/dataplane/lane-config.ts';
 import type { Operation, Requester } from '../../src/dataplane/operation.ts';
 import { PagePool } from '../../src/dataplane/page-pool.ts';
+import { createSharedRanges } from '../../src/dataplane/range-lock.ts';
 import { RingRequests } from '../../src/dataplane/ring-requests.ts';
 import { allocateMemory, PAGE_SIZE } from '../../src/sys/index.ts';
 import { ModelBackend } from '../support/model-backend.ts';
@@ -65,7 +66,7 @@ function create(setup: Setup) {
     { pool, zeroPool, indirectPool },
   );
   const engine = new Engine(
-    { disk, operationCount: 64, spillLimitBytes: 1 << 20 },
+    { disk, ranges: createSharedRanges(1, 64), laneIndex: 0, spillLimitBytes: 1 << 20 },
     { ring, pool, zeroPool, counters: new Counters() },
   );
   const backend = new ModelBackend(

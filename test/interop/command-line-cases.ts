@@ -4,10 +4,10 @@ import assert from 'node:assert/strict';
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { Daemon, runXenblkNbd } from '../support/daemon.ts';
+import { createSparseImage } from '../support/disk-image.ts';
 import { findFreePort } from '../support/free-port.ts';
 import { Errno, NbdClient } from '../support/nbd-client.ts';
 import { describeEnd, mustRun } from '../support/program.ts';
-import { createSparseImage } from './disk-image.ts';
 import type { CaseContext, InteropCase } from './runner.ts';
 
 const MIB = 1024 * 1024;

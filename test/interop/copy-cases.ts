@@ -1,8 +1,8 @@
 // Whole disks in and out, by the tools that people copy disks with. Every byte is compared with the
 // file behind the server.
 import assert from 'node:assert/strict';
+import { assertSameFiles, createSparseImage } from '../support/disk-image.ts';
 import { mustRun, runProgram } from '../support/program.ts';
-import { assertSameFiles, createSparseImage } from './disk-image.ts';
 import type { InteropCase } from './runner.ts';
 
 const SIZE_BYTES = 96 * 1024 * 1024 + 512;

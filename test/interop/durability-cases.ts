@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { Daemon } from '../support/daemon.ts';
+import { assertSameBytes, randomBytes, readFileRange } from '../support/disk-image.ts';
 import { CmdFlag, Errno, NbdClient, type Reply } from '../support/nbd-client.ts';
-import { assertSameBytes, randomBytes, readFileRange } from './disk-image.ts';
 import type { InteropCase } from './runner.ts';
 
 const SIZE_BYTES = 4 * 1024 * 1024;

@@ -2,8 +2,8 @@
 // Each block carries its own crc32c, so a block that is old, torn or from elsewhere is seen.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { createSparseImage } from '../support/disk-image.ts';
 import { mustRun, words } from '../support/program.ts';
-import { createSparseImage } from './disk-image.ts';
 import type { CaseContext, InteropCase } from './runner.ts';
 
 const JOB_BYTES = 64 * 1024 * 1024;

@@ -1,12 +1,17 @@
 // Many clients at once, clients that die, and a server that is stopped under load.
 import assert from 'node:assert/strict';
 import { Daemon } from '../support/daemon.ts';
+import {
+  assertSameBytes,
+  createSparseImage,
+  randomBytes,
+  readFileRange,
+} from '../support/disk-image.ts';
 import { eventually } from '../support/eventually.ts';
 import { ConnectionEnded, Errno, NbdClient, type Reply } from '../support/nbd-client.ts';
 import { countDescriptors, readCpuTime, readResidentMemory } from '../support/proc-stat.ts';
 import { BackgroundProgram, findProgram, mustRun, words } from '../support/program.ts';
 import { SeededRandom } from '../support/random.ts';
-import { assertSameBytes, createSparseImage, randomBytes, readFileRange } from './disk-image.ts';
 import type { CaseContext, InteropCase } from './runner.ts';
 
 const MIB = 1024 * 1024;

@@ -1,7 +1,8 @@
 // libnbd through nbdsh with its own checks switched off ("strict mode"), so that the server has to
 // refuse what is wrong, with the error numbers that the protocol document names.
+
+import { assertSameBytes, randomBytes, readFileRange } from '../support/disk-image.ts';
 import { mustRun } from '../support/program.ts';
-import { assertSameBytes, randomBytes, readFileRange } from './disk-image.ts';
 import type { CaseContext, InteropCase } from './runner.ts';
 
 const SIZE_BYTES = 4 * 1024 * 1024;

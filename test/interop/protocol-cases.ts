@@ -1,6 +1,7 @@
 // What no ordinary client sends: unknown commands and options, odd handshakes, bytes that make no
 // sense. Driven by the tests' own client, byte by byte.
 import assert from 'node:assert/strict';
+import { randomBytes } from '../support/disk-image.ts';
 import { eventually } from '../support/eventually.ts';
 import {
   Cmd,
@@ -13,7 +14,6 @@ import {
   requestHeader,
 } from '../support/nbd-client.ts';
 import { countDescriptors } from '../support/proc-stat.ts';
-import { randomBytes } from './disk-image.ts';
 import type { InteropCase } from './runner.ts';
 
 const SIZE_BYTES = 4 * 1024 * 1024;

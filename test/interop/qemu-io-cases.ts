@@ -2,9 +2,9 @@
 // the disk must hold afterwards.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { assertSameBytes, readFileRange } from '../support/disk-image.ts';
 import { mustRun } from '../support/program.ts';
 import { SeededRandom } from '../support/random.ts';
-import { assertSameBytes, readFileRange } from './disk-image.ts';
 import type { InteropCase } from './runner.ts';
 
 const SIZE_BYTES = 8 * 1024 * 1024;

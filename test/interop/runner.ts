@@ -5,9 +5,9 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createDiskImage } from '../support/disk-image.ts';
 import type { RunningServer, ServeOptions, ServerKind } from '../support/nbd-server.ts';
 import { findProgram } from '../support/program.ts';
-import { createDiskImage } from './disk-image.ts';
 
 /** Which Debian package brings a program. */
 const PACKAGE_OF: Readonly<Record<string, string>> = {

@@ -104,6 +104,18 @@ export function readResidentMemory(pid: number): ResidentMemory {
   return { nowBytes: kib('VmRSS') * 1024, peakBytes: kib('VmHWM') * 1024 };
 }
 
+/** Resident memory of a process and its children, in bytes; shared pages count for each. */
+export function readTreeResidentBytes(pid: number): number {
+  try {
+    let bytes = readResidentMemory(pid).nowBytes;
+    for (const child of childPids(pid)) bytes += readTreeResidentBytes(child);
+    return bytes;
+  } catch {
+    // The process ended between two looks.
+    return 0;
+  }
+}
+
 /** How many descriptors a process has open. */
 export function countDescriptors(pid: number): number {
   return readdirSync(`/proc/${pid}/fd`).length;

@@ -1,0 +1,101 @@
+/**
+ * The present connection and who still uses it. It is given back when both sides are done with it:
+ * the back end, which the life cycle knows, and our own threads, which the owner knows.
+ */
+
+import type { EventChannelHandle } from '../host/index.ts';
+import type { DetachReason } from './attachment.ts';
+import type { Connection } from './connection.ts';
+import type { FrontendEvents } from './options.ts';
+
+export class HeldConnection {
+  readonly #events: FrontendEvents;
+  #connection: Connection | undefined;
+  /** How it is known that the back end is finished with it; undefined while it is not. */
+  #finishedBecause: string | undefined;
+  /** Whether this guest was restored since it was made: its event channels are dead. */
+  #wasRestored = false;
+  /** Whether the owner was told of it. */
+  #isInUse = false;
+  /** Resolves when the owner has let go of it. */
+  #letGo: Promise<void> = Promise.resolve();
+
+  constructor(events: FrontendEvents) {
+    this.#events = events;
+  }
+
+  get connection(): Connection | undefined {
+    return this.#connection;
+  }
+
+  get isInUse(): boolean {
+    return this.#isInUse;
+  }
+
+  /** Whether there is none, or only one that the back end is finished with. */
+  get isFinished(): boolean {
+    return this.#connection === undefined || this.#finishedBecause !== undefined;
+  }
+
+  /** Takes a new connection, which the back end was not told of yet. */
+  hold(connection: Connection): void {
+    this.#connection = connection;
+    this.#finishedBecause = undefined;
+    this.#wasRestored = false;
+  }
+
+  /** The owner uses it from now on. */
+  use(): void {
+    this.#isInUse = true;
+  }
+
+  /** Tells the owner to let go. */
+  detach(reason: DetachReason): void {
+    if (this.#isInUse) {
+      this.#isInUse = false;
+      this.#letGo = Promise.resolve(this.#events.detached?.(reason));
+      // Awaited before the release; a failure is seen there.
+      this.#letGo.catch(() => undefined);
+    }
+  }
+
+  /** The caller of close() has let go already. */
+  leave(): void {
+    this.#isInUse = false;
+  }
+
+  /** The back end is finished with it. */
+  finish(because: string): void {
+    if (this.#connection !== undefined) {
+      this.#finishedBecause ??= because;
+    }
+  }
+
+  /** This guest was restored: the channels are dead and must never be closed. */
+  restore(): void {
+    this.#wasRestored = this.#connection !== undefined;
+  }
+
+  /**
+   * Gives it back once the owner has let go. Returns false, and keeps it, while the back end is not
+   * finished.
+   */
+  async release(): Promise<boolean> {
+    await this.#letGo;
+    const connection = this.#connection;
+    if (connection === undefined) {
+      return true;
+    }
+    if (this.#finishedBecause === undefined) {
+      return false;
+    }
+    this.#connection = undefined;
+    if (this.#wasRestored) {
+      const channels: EventChannelHandle[] = connection.releaseAfterRestore();
+      this.#events.orphaned?.(channels);
+    } else {
+      connection.release();
+    }
+    return true;
+  }
+}

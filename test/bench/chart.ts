@@ -3,11 +3,15 @@
 import { shortNumber } from './report.ts';
 import type { RowResult } from './results.ts';
 
-const WIDTH = 880;
+const WIDTH = 960;
 const ROW_HEIGHT = 25;
 const PLOT_LEFT = 170;
 const PLOT_RIGHT = 640;
 const PLOT_TOP = 104;
+/** Right edges of the three columns beside the plot. */
+const RATIO_RIGHT = 704;
+const RATE_RIGHT = 800;
+const CPU_RIGHT = 944;
 
 const STYLE = `
   text { font: 12px system-ui, 'Segoe UI', 'Helvetica Neue', sans-serif; fill: #1f2328; }
@@ -59,9 +63,15 @@ function legend(servers: readonly string[], ours: string): string[] {
     const className = isOurs ? 'ours' : `peer p${peers.indexOf(server)}`;
     parts.push(dot(x, 64, className, isOurs ? 6 : 4, server));
     parts.push(text(x + 11, 68, server, isOurs ? 'class="strong"' : ''));
-    x += 34 + server.length * 7;
+    x += 40 + server.length * 7.5;
   }
   return parts;
+}
+
+/** How our CPU compares with that of the most thrifty peer. */
+function compareCpu(ratio: number | undefined): string {
+  if (ratio === undefined) return '';
+  return ratio >= 1 ? ` (${ratio.toFixed(1)}x less)` : ` (${(1 / ratio).toFixed(1)}x more)`;
 }
 
 function chartRow(
@@ -93,14 +103,14 @@ function chartRow(
   if (result.ratio !== undefined) {
     parts.push(dot(toX(result.ratio), y, 'ours', 6, `${input.ours}: ${rateText}`));
     parts.push(
-      text(PLOT_RIGHT + 66, y + 4, `${result.ratio.toFixed(2)}x`, `${isRight} class="strong"`),
+      text(RATIO_RIGHT, y + 4, `${result.ratio.toFixed(2)}x`, `${isRight} class="strong"`),
     );
   }
-  parts.push(text(PLOT_RIGHT + 145, y + 4, rateText, isRight));
+  parts.push(text(RATE_RIGHT, y + 4, rateText, isRight));
   const cpu = ours.cpuUsPerRequest;
   if (cpu !== undefined) {
-    const cheaper = result.cpuRatio === undefined ? '' : ` (${result.cpuRatio.toFixed(1)}x less)`;
-    parts.push(text(WIDTH - 16, y + 4, `${shortNumber(cpu)}${cheaper}`, isRight));
+    const compared = compareCpu(result.cpuRatio);
+    parts.push(text(CPU_RIGHT, y + 4, `${shortNumber(cpu)}${compared}`, isRight));
   }
   return parts;
 }
@@ -118,9 +128,9 @@ export function svgChart(input: ChartInput): string {
     text(20, 28, 'NBD throughput, the best other server in each row = 1', 'class="title"'),
     text(20, 46, input.subtitle, 'class="soft"'),
     ...legend(input.servers, input.ours),
-    text(PLOT_RIGHT + 66, PLOT_TOP - 14, ': best', isRight),
-    text(PLOT_RIGHT + 145, PLOT_TOP - 14, 'ours', isRight),
-    text(WIDTH - 16, PLOT_TOP - 14, 'CPU us/request', isRight),
+    text(RATIO_RIGHT, PLOT_TOP - 14, 'ours : best', isRight),
+    text(RATE_RIGHT, PLOT_TOP - 14, 'our rate', isRight),
+    text(CPU_RIGHT, PLOT_TOP - 14, 'CPU us a request', isRight),
   ];
   const step = most > 4 ? 1 : 0.5;
   for (let ratio = 0; ratio <= most; ratio += step) {

@@ -15,18 +15,25 @@ const ZERO_PAGES = 16;
 const INDIRECT_PAGES = 16;
 
 export interface LanePages {
+  /** What the backend may do with the last two: with persistent grants it maps all for writing. */
+  readonly access: GrantAccess;
   readonly pool: GrantedPages;
   readonly zeroes: GrantedPages;
   /** Undefined when requests are direct. */
   readonly indirect: GrantedPages | undefined;
 }
 
-/** Grants the pages of `laneCount` lanes. @throws DaemonError when even the least is too much. */
+/**
+ * Grants the pages of `laneCount` lanes: pools of a common size, as large as can be had up to what is
+ * useful, or of exactly `exact.poolPages`.
+ *
+ * @throws DaemonError when even the least is too much.
+ */
 export function grantLanePages(
   host: XenHost,
   domid: number,
   laneCount: number,
-  wantsIndirect: boolean,
+  features: { readonly isIndirect: boolean; readonly isPersistent: boolean },
 ): LanePages[] {
   const granted: GrantedPages[] = [];
   const grant = (pages: number, access: GrantAccess): GrantedPages => {
@@ -34,10 +41,12 @@ export function grantLanePages(
     granted.push(region);
     return region;
   };
+  const access: GrantAccess = features.isPersistent ? 'read-write' : 'read-only';
   try {
     const lanes = Array.from({ length: laneCount }, () => ({
-      zeroes: grant(ZERO_PAGES, 'read-only'),
-      indirect: wantsIndirect ? grant(INDIRECT_PAGES, 'read-only') : undefined,
+      access,
+      zeroes: grant(ZERO_PAGES, access),
+      indirect: features.isIndirect ? grant(INDIRECT_PAGES, access) : undefined,
     }));
     let share = Math.floor(POOL_PAGES / laneCount);
     return lanes.map((lane) => {
@@ -56,6 +65,24 @@ export function grantLanePages(
       { cause: error },
     );
   }
+}
+
+/** Gives back the pages of a lane, which must not touch them any more. */
+export function revokeLanePages({ pool, zeroes, indirect }: LanePages): void {
+  pool.revoke();
+  zeroes.revoke();
+  indirect?.revoke();
+}
+
+/** Grants as many pages as `lane` had, of which none is granted any more. */
+export function grantAgain(host: XenHost, domid: number, lane: LanePages): LanePages {
+  const { access, pool, zeroes, indirect } = lane;
+  return {
+    access,
+    pool: host.grantPages(domid, pool.pageCount, 'read-write'),
+    zeroes: host.grantPages(domid, zeroes.pageCount, access),
+    indirect: indirect && host.grantPages(domid, indirect.pageCount, access),
+  };
 }
 
 /** The largest region that can be had, from `wanted` pages downwards. */

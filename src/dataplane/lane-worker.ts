@@ -73,6 +73,8 @@ class Lane implements LaneCore {
   #isBroken = false;
   #isMasked = false;
   #isSuspended = false;
+  /** Somebody waits for the word `quiet`. */
+  #isHeld = false;
   #hasDrained = false;
 
   constructor(config: LaneConfig, channels: EventChannelModule) {
@@ -127,6 +129,7 @@ class Lane implements LaneCore {
     this.#publish();
     this.#sendReplies();
     if (this.isDraining) this.#watchDrain();
+    if (this.#isHeld) this.#watchQuiet();
   }
 
   #timeoutMs(): number {
@@ -244,8 +247,17 @@ class Lane implements LaneCore {
       case 'break-down':
         this.#breakDown('the device is gone');
         return;
+      case 'hold':
+        this.#isHeld = true;
+        this.#ring.hold();
+        this.#watchQuiet();
+        return;
       case 'suspend':
         this.#suspend();
+        return;
+      case 'evacuate':
+        for (const pool of [this.pool, this.#zeroPool, this.#indirectPool]) pool?.evacuate();
+        send({ type: 'evacuated' });
         return;
       case 'resume':
         this.#resume(message);
@@ -253,6 +265,12 @@ class Lane implements LaneCore {
       case 'stop':
         this.#isStopping = true;
     }
+  }
+
+  #watchQuiet(): void {
+    if (this.#ring.inFlight > 0) return;
+    this.#isHeld = false;
+    send({ type: 'quiet' });
   }
 
   /** The ring is lost. Clients stay; what they ask for waits. */
@@ -279,6 +297,7 @@ class Lane implements LaneCore {
     this.#ring.resume(ring, disk);
     this.engine.pump();
     this.#publish();
+    send({ type: 'resumed' });
   }
 
   #adopt(message: Extract<LaneMessage, { type: 'adopt' }>): void {

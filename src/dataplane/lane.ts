@@ -7,6 +7,12 @@ import { Counters } from './counters.ts';
 import type { LaneConfig } from './lane-config.ts';
 import type { LaneEvent, LaneMessage } from './messages.ts';
 
+/** The words with which a lane answers an order. */
+type Answer = Extract<
+  LaneEvent['type'],
+  'quiet' | 'suspended' | 'evacuated' | 'resumed' | 'drained'
+>;
+
 /** A client whose handshake is complete. */
 export interface AdoptedClient {
   readonly connectionId: number;
@@ -32,6 +38,8 @@ export class Lane {
   readonly #ended: Promise<void>;
   readonly #ready: Promise<void>;
   #isStopping = false;
+  /** Who waits for which answer. */
+  readonly #waiting = new Map<Answer, (event: LaneEvent) => void>();
 
   constructor(config: Omit<LaneConfig, 'controlFd' | 'counters'>, handlers: LaneHandlers) {
     this.#handlers = handlers;
@@ -49,6 +57,10 @@ export class Lane {
     this.#ready = new Promise((resolve, reject) => {
       this.#worker.on('message', (event: LaneEvent) => {
         if (event.type === 'ready') resolve();
+        const answer = event.type as Answer;
+        const waiting = this.#waiting.get(answer);
+        this.#waiting.delete(answer);
+        waiting?.(event);
         this.#handlers.onEvent(event);
       });
       this.#worker.on('error', (error: Error) => {
@@ -76,19 +88,39 @@ export class Lane {
     this.#send({ type: 'adopt', ...client });
   }
 
-  /** Lets it finish; the event `drained` follows. */
-  drain(): void {
-    this.#send({ type: 'drain' });
+  /** Lets it finish and flush the disk. Resolves to the NBD error number of that flush, or 0. */
+  async drain(): Promise<number> {
+    const event = await this.#order({ type: 'drain' }, 'drained');
+    return event.type === 'drained' ? event.errno : 0;
   }
 
-  /** Takes the ring away; the event `suspended` follows. */
-  suspend(): void {
-    this.#send({ type: 'suspend' });
+  /** Stops asking the backend; resolves when it has answered all it was asked. */
+  async hold(): Promise<void> {
+    await this.#order({ type: 'hold' }, 'quiet');
   }
 
-  /** Gives it a new ring, and new pools where the old grants are void. */
-  resume(message: Omit<Extract<LaneMessage, { type: 'resume' }>, 'type'>): void {
-    this.#send({ type: 'resume', ...message });
+  /** Takes the ring away; resolves when the lane does not touch it any more. */
+  async suspend(): Promise<void> {
+    await this.#order({ type: 'suspend' }, 'suspended');
+  }
+
+  /** Of a suspended lane: resolves when it does not touch its granted pages any more. */
+  async evacuate(): Promise<void> {
+    await this.#order({ type: 'evacuate' }, 'evacuated');
+  }
+
+  /** Gives a suspended lane a new ring, and new pools if it was evacuated. */
+  async resume(message: Omit<Extract<LaneMessage, { type: 'resume' }>, 'type'>): Promise<void> {
+    await this.#order({ type: 'resume', ...message }, 'resumed');
+  }
+
+  /** Sends an order; its answer, or the end of the thread, ends the wait. */
+  async #order(message: LaneMessage, answer: Answer): Promise<LaneEvent | { type: 'ended' }> {
+    const answered = new Promise<LaneEvent>((resolve) => {
+      this.#waiting.set(answer, resolve);
+    });
+    this.#send(message);
+    return await Promise.race([answered, this.#ended.then(() => ({ type: 'ended' as const }))]);
   }
 
   /** Answers everything with EIO from now on: the device is gone. */

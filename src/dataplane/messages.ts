@@ -21,11 +21,18 @@ export type LaneMessage =
     }
   /** Finish what is in progress, flush the disk, refuse what is new. Answered by `drained`. */
   | { readonly type: 'drain' }
+  /** Ask the backend for nothing more; answered by `quiet` when it has answered everything. */
+  | { readonly type: 'hold' }
   /** The ring is lost: touch it no more, let clients wait. Answered by `suspended`. */
   | { readonly type: 'suspend' }
   /**
-   * Goes on with a new ring, and asks again what was unanswered. Pools are given when their old
-   * grants are void, with as many pages as before.
+   * The grants are void: move what the pages hold to private memory, so that they can be given back
+   * before new ones are asked for (there may not be enough for both). Answered by `evacuated`.
+   */
+  | { readonly type: 'evacuate' }
+  /**
+   * Goes on with a new ring, and asks again what was unanswered; answered by `resumed`. Pools are
+   * given after an `evacuate`, with as many pages as before.
    */
   | {
       readonly type: 'resume';
@@ -42,7 +49,10 @@ export type LaneMessage =
 
 export type LaneEvent =
   | { readonly type: 'ready' }
+  | { readonly type: 'quiet' }
   | { readonly type: 'suspended' }
+  | { readonly type: 'evacuated' }
+  | { readonly type: 'resumed' }
   | {
       readonly type: 'closed';
       readonly connectionId: number;

@@ -9,7 +9,8 @@
  * after another never carries anything that the second was not meant to read.
  */
 
-import { libc, PAGE_SIZE, viewMemory } from '../sys/index.ts';
+import assert from 'node:assert/strict';
+import { allocateMemory, libc, PAGE_SIZE, unmapMemory, viewMemory } from '../sys/index.ts';
 
 /** No page: the end of a list. */
 export const NO_PAGE = -1;
@@ -26,6 +27,8 @@ export class PagePool {
   #address: number;
   #view: DataView;
   #grefs: Uint32Array;
+  /** Of an evacuated pool. */
+  #privateAddress = 0;
   readonly #next: Int32Array;
   readonly #freeStack: Int32Array;
   #freeCount: number;
@@ -49,14 +52,26 @@ export class PagePool {
   }
 
   /**
-   * Moves to other pages, as many as before: the old grants are void. What the pages hold moves
-   * along, since writes that were not answered will be sent again from there.
+   * Moves to memory that is not granted, until {@link rebase}: the old grants are void. What the
+   * pages hold moves along, since writes that were not answered will be sent again from there.
    */
+  evacuate(): void {
+    const { address } = allocateMemory(this.pageCount * PAGE_SIZE);
+    this.rebase({ address, grefs: new Uint32Array(this.pageCount) });
+    this.#privateAddress = address;
+  }
+
+  /** Moves to other pages, as many as before, with what the pages hold. */
   rebase(config: PagePoolConfig): void {
+    assert(config.grefs.length === this.pageCount, 'a pool keeps its number of pages');
     libc.memcpy(config.address, this.#address, this.pageCount * PAGE_SIZE);
     this.#address = config.address;
     this.#view = new DataView(viewMemory(config.address, this.pageCount * PAGE_SIZE));
     this.#grefs = config.grefs;
+    if (this.#privateAddress !== 0) {
+      unmapMemory(this.#privateAddress, this.pageCount * PAGE_SIZE);
+      this.#privateAddress = 0;
+    }
   }
 
   get freeCount(): number {

@@ -98,6 +98,8 @@ export class RingRequests {
   #order = 0;
   /** The ring is lost, and nothing may be put on it or taken from it. */
   #isSuspended = false;
+  /** The backend wants to close: what is on the ring is its last. */
+  #isHeld = false;
   /** Requests of a lost ring that were not asked again yet. */
   #replay: Part[] = [];
   /** Why the ring must not be used any more. */
@@ -119,6 +121,11 @@ export class RingRequests {
   /** Most segments, which are pages, of one request. */
   get maxSegments(): number {
     return this.#maxSegments;
+  }
+
+  /** Makes no more requests until {@link resume}; those on the ring are still collected. */
+  hold(): void {
+    this.#isHeld = true;
   }
 
   /** The ring is lost: until {@link resume} there is no room, and nothing is collected. */
@@ -143,12 +150,13 @@ export class RingRequests {
     this.#flushOp = flushOperation(disk);
     this.#createParts(area.slotCount);
     this.#isSuspended = false;
+    this.#isHeld = false;
     this.replay();
   }
 
   /** Asks again what a lost ring left unanswered, as far as there is room. */
   replay(): void {
-    while (this.#replay.length > 0 && !this.#isSuspended) {
+    while (this.#replay.length > 0 && !this.#isSuspended && !this.#isHeld) {
       const lost = this.#replay[0] as Part;
       if (!this.#ask(lost)) return;
       this.#replay.shift();
@@ -221,7 +229,8 @@ export class RingRequests {
 
   /** Whether a request without data can be made now. */
   get hasRoom(): boolean {
-    return this.#freeCount > 0 && !this.#isSuspended && this.#replay.length === 0;
+    const isOpen = !this.#isSuspended && !this.#isHeld;
+    return this.#freeCount > 0 && isOpen && this.#replay.length === 0;
   }
 
   /** Whether a request of so many segments can be made now. */

@@ -36,11 +36,11 @@ export interface SimulatedChannelDetail {
 }
 
 /** Opens the end that a handle names, in the calling thread. */
-export function openEventChannel(handle: EventChannelHandle): EventChannel {
+export function openEventChannel(handle: EventChannelHandle): SimulatedEventChannel {
   return new SimulatedEventChannel(handle);
 }
 
-class SimulatedEventChannel implements EventChannel {
+export class SimulatedEventChannel implements EventChannel {
   readonly fd: number;
   // Plain fields, not #private: these methods run once per wake-up.
   private readonly state: Int32Array;
@@ -77,6 +77,17 @@ class SimulatedEventChannel implements EventChannel {
     // nothing is pending here, or the end is masked already; either way the wake-up meant nothing.
     // Only the exact value PENDING is taken: a pending bit under MASKED belongs to unmask.
     return Atomics.compareExchange(this.state, 0, PENDING, MASKED) === PENDING;
+  }
+
+  /**
+   * Forgets an event that waits for {@link unmask}. For an owner that is about to look at the ring
+   * anyway: what the event announced was written before it, so the look finds it. An event that
+   * comes after this call is not forgotten, and what it announces may be missed by the look.
+   */
+  discardPending(): void {
+    // Only under the mask: without it, PENDING promises a signal that is on its way, and clearing
+    // it would let a second sender signal as well.
+    Atomics.compareExchange(this.state, 0, PENDING | MASKED, MASKED);
   }
 
   unmask(): void {

@@ -1,1 +1,33 @@
-export {};
+/**
+ * A simulated Xen host: everything that a block front end needs of Xen, in one process, with the
+ * real wire formats. Used by `--simulate` and by tests.
+ */
+
+export type { BlkbackDevice } from './blkback-device.ts';
+export type { EngineStats } from './blkback-engine.ts';
+export { BLKBACK_THREAD_NAME, type RingService } from './blkback-thread.ts';
+export {
+  NO_FAULTS,
+  parseSimulatedFaults,
+  parseSizeBytes,
+  SeededRandom,
+  type SimulatedFaults,
+} from './faults.ts';
+export {
+  defaultFeatures,
+  NO_FEATURES,
+  parseSimulatedFeatures,
+  type SimulatedFeatures,
+  SimulationOptionError,
+} from './features.ts';
+export { DEFAULT_GRANT_LIMIT_PAGES } from './grants.ts';
+export {
+  createSimulatedHost,
+  GUEST_DOMID,
+  type LeakReport,
+  type SimulatedControl,
+  type SimulatedDisk,
+  type SimulatedHost,
+  type SimulatedHostOptions,
+} from './sim-host.ts';
+export type { Schedule, Xenstored } from './xenstored.ts';

@@ -1,0 +1,193 @@
+/**
+ * Serves one ring: waits for its event channel, lets the engine work, tells the front end. Owned by
+ * one thread; it has no loop and no clock of its own, so that a worker and a deterministic test
+ * can both drive it.
+ *
+ * A runner can be told to be late. Then requests are taken from the ring at once and executed, and
+ * answered, at some later time, in any order; their pages stay mapped meanwhile. So what was given
+ * to a back end may still happen after the front end has given up on it, as with a real disk.
+ */
+
+import { BlkifOp, BlkifStatus } from '../blkif/index.ts';
+import type { EventChannel } from '../host/index.ts';
+import type { BlkbackEngine, Job } from './blkback-engine.ts';
+import type { SeededRandom } from './faults.ts';
+
+/** Responses are shown at the latest after this much data, so that the other side can go on. */
+const PUBLISH_BYTES = 256 * 1024;
+/** Publications in one turn, before other rings of the thread get theirs. */
+const ROUNDS_PER_TURN = 16;
+
+/** Trouble of one ring; none when both are zero. */
+export interface RunnerFaults {
+  /** Part of the requests that is answered with an error, 0..1. */
+  errorRate: number;
+  /** Requests are executed and answered up to this late. */
+  delayMs: number;
+}
+
+/** How a runner ends. */
+export const StopMode = {
+  /** What was taken is finished and answered, as when a connection is closed. */
+  DRAIN: 'drain',
+  /** What was taken is still executed, each at its time, and never answered: a crash. */
+  CRASH: 'crash',
+} as const;
+export type StopMode = (typeof StopMode)[keyof typeof StopMode];
+
+/** An event channel that can also drop an event which came before a look at the ring. */
+export interface RunnerChannel extends EventChannel {
+  discardPending?(): void;
+}
+
+interface HeldJob {
+  readonly job: Job;
+  executeAtMs: number;
+  answerAtMs: number;
+  isExecuted: boolean;
+}
+
+export class QueueRunner {
+  readonly channel: RunnerChannel;
+  readonly engine: BlkbackEngine;
+  readonly faults: RunnerFaults;
+  /** Called once when the front end broke the ring. */
+  onBroken: (() => void) | undefined;
+  private readonly random: SeededRandom;
+  private readonly held: HeldJob[] = [];
+  private readonly spareJobs: Job[] = [];
+  private stopMode: StopMode | undefined;
+
+  constructor(
+    engine: BlkbackEngine,
+    channel: RunnerChannel,
+    faults: RunnerFaults,
+    random: SeededRandom,
+  ) {
+    this.engine = engine;
+    this.channel = channel;
+    this.faults = faults;
+    this.random = random;
+  }
+
+  /**
+   * Serves what is on the ring. Call it when the channel's descriptor is readable, and again when
+   * it returned true: then it stopped early to let others run.
+   */
+  run(nowMs: number): boolean {
+    this.channel.consume();
+    if (this.stopMode !== undefined) return false;
+    for (let round = 0; round < ROUNDS_PER_TURN; round++) {
+      // An event that came before this look at the ring is answered by the look. Dropping it here
+      // saves a wake-up; one that comes after this line stays, and unmask delivers it.
+      this.channel.discardPending?.();
+      const isPlain = this.faults.delayMs === 0 && this.faults.errorRate === 0;
+      if (isPlain) this.engine.run(PUBLISH_BYTES);
+      else this.hold(nowMs);
+      this.publish();
+      if (!this.engine.finalCheck()) {
+        if (this.engine.isBroken) this.reportBroken();
+        this.channel.unmask();
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /** Executes and answers the late requests whose time has come. */
+  runDue(nowMs: number): void {
+    if (this.held.length === 0) return;
+    for (const one of this.held) {
+      if (!one.isExecuted && one.executeAtMs <= nowMs) this.execute(one);
+    }
+    // In order of their times, which is not the order in which they came.
+    for (let index = 0; index < this.held.length; ) {
+      const one = this.held[index];
+      if (one === undefined || one.answerAtMs > nowMs) index += 1;
+      else this.finish(index);
+    }
+    this.publish();
+  }
+
+  /** When {@link runDue} has something to do next; Infinity when nothing is late. */
+  get nextDueMs(): number {
+    let next = Number.POSITIVE_INFINITY;
+    for (const one of this.held) {
+      next = Math.min(next, one.isExecuted ? one.answerAtMs : one.executeAtMs);
+    }
+    return next;
+  }
+
+  /** Takes nothing from the ring any more. {@link isStopped} tells when the rest is done. */
+  stop(mode: StopMode): void {
+    this.stopMode = mode;
+  }
+
+  /** Whether it was told to stop and nothing that was taken is left; grants are given back then. */
+  get isStopped(): boolean {
+    return this.stopMode !== undefined && this.held.length === 0;
+  }
+
+  /** Requests taken and not finished. */
+  get heldCount(): number {
+    return this.held.length;
+  }
+
+  private publish(): void {
+    if (this.engine.publish()) this.channel.notify();
+  }
+
+  private reportBroken(): void {
+    this.onBroken?.();
+    this.onBroken = undefined;
+  }
+
+  // --- being late, and failing
+
+  private hold(nowMs: number): void {
+    for (;;) {
+      const job = this.spareJobs.pop() ?? this.engine.createJob();
+      if (!this.engine.takeInto(job)) {
+        this.spareJobs.push(job);
+        return;
+      }
+      // A barrier waits for everything before it, and what comes after waits for it.
+      if (job.operation === BlkifOp.BLKIF_OP_WRITE_BARRIER) this.finishAll();
+      const { delayMs } = this.faults;
+      const executeAtMs = nowMs + this.random.next() * delayMs;
+      const answerAtMs = executeAtMs + this.random.next() * delayMs;
+      const one = { job, executeAtMs, answerAtMs, isExecuted: false };
+      this.held.push(one);
+      if (delayMs === 0 || job.operation === BlkifOp.BLKIF_OP_WRITE_BARRIER) {
+        this.execute(one);
+        this.finish(this.held.length - 1);
+      }
+    }
+  }
+
+  private execute(one: HeldJob): void {
+    one.isExecuted = true;
+    if (this.faults.errorRate > 0 && this.random.next() < this.faults.errorRate) {
+      // A failed write may have been done, in part or whole.
+      if (this.random.next() < 0.5) this.engine.execute(one.job);
+      one.job.status = BlkifStatus.BLKIF_RSP_ERROR;
+      return;
+    }
+    this.engine.execute(one.job);
+  }
+
+  /** Answers and forgets the held request at `index`. */
+  private finish(index: number): void {
+    const [one] = this.held.splice(index, 1);
+    if (one === undefined) return;
+    if (!one.isExecuted) this.execute(one);
+    if (this.stopMode === StopMode.CRASH) this.engine.abandon(one.job);
+    else this.engine.answer(one.job);
+    this.spareJobs.push(one.job);
+  }
+
+  private finishAll(): void {
+    while (this.held.length > 0) this.finish(0);
+    this.publish();
+  }
+}

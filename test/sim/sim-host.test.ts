@@ -1,0 +1,330 @@
+/**
+ * Goal: the simulated host as a front end meets it, from the directories that the toolstack makes
+ * to data in the file, done by hand over the wire. Method: requests typed byte by byte, checked
+ * against the file and against XenStore; at the end nothing may be held.
+ */
+
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import {
+  createSimulatedHost,
+  defaultFeatures,
+  NO_FEATURES,
+  type SimulatedHost,
+} from '../../src/sim/index.ts';
+import { bytesOf, connectByHand, HandFront } from './hand-front.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'sim-host-'));
+t.teardown(() => rmSync(directory, { recursive: true }));
+
+async function closeByHand(
+  host: SimulatedHost,
+  { store, front, backend }: Awaited<ReturnType<typeof connectByHand>>,
+): Promise<void> {
+  await store.write('device/vbd/51712/state', '5');
+  await store.waitFor(`${backend}/state`, (state) => state === '5', { timeoutMs: 2000 });
+  await store.write('device/vbd/51712/state', '6');
+  await store.waitFor(`${backend}/state`, (state) => state === '6', { timeoutMs: 2000 });
+  front.pages.revoke();
+  host.unbindEventChannel(front.handle);
+  await store.close();
+}
+
+void t.test('a file is read and written through the ring', async (t) => {
+  const file = join(directory, 'disk.img');
+  const content = new Uint8Array(64 * 1024);
+  for (let index = 0; index < content.length; index++) content[index] = (index * 7) & 0xff;
+  writeFileSync(file, content);
+  const log: string[] = [];
+  const host = await createSimulatedHost({
+    disks: [{ vbd: 'xvda', file }],
+    log: (line) => log.push(line),
+  });
+  const names = readdirSync('/proc/self/task').map((task) =>
+    readFileSync(`/proc/self/task/${task}/comm`, 'utf8').trim(),
+  );
+  t.ok(names.includes('sim-blkback'), `a thread is called sim-blkback: ${names.join(' ')}`);
+
+  const connection = await connectByHand(host, 51712, { 'feature-persistent': '1' });
+  const { store, front, backend } = connection;
+  t.equal(backend, '/local/domain/0/backend/vbd/1/51712');
+  t.equal(await store.read(`${backend}/sectors`), '128');
+  t.equal(await store.read(`${backend}/sector-size`), '512');
+  t.equal(await store.read(`${backend}/info`), '0');
+  t.equal(await store.read(`${backend}/mode`), 'w');
+  t.equal(await store.read(`${backend}/params`), file);
+  t.equal(await store.read(`${backend}/feature-flush-cache`), '1');
+  t.equal(await store.read(`${backend}/feature-persistent`), '1');
+  t.equal(await store.read(`${backend}/max-ring-page-order`), '4');
+  t.equal(await store.read(`${backend}/feature-max-indirect-segments`), '256');
+
+  const data = host.grantPages(0, 4, 'read-write');
+  const bytes = bytesOf(data);
+  const gref = (page: number): number => data.grefs[page] ?? 0;
+  // READ of 2 pages from sector 8, and of one sector into the middle of the third page.
+  front.putDirect(0, 7, 8, [
+    { gref: gref(0), first: 0, last: 7 },
+    { gref: gref(1), first: 0, last: 7 },
+  ]);
+  front.putDirect(0, 9, 1, [{ gref: gref(2), first: 3, last: 3 }]);
+  front.push();
+  t.same(await front.wait(2), [
+    { id: 7, operation: 0, status: 0 },
+    { id: 9, operation: 0, status: 0 },
+  ]);
+  t.ok(Buffer.from(bytes.subarray(0, 8192)).equals(Buffer.from(content.subarray(4096, 12288))));
+  t.ok(
+    Buffer.from(bytes.subarray(8192 + 1536, 8192 + 2048)).equals(
+      Buffer.from(content.subarray(512, 1024)),
+    ),
+  );
+  t.equal(bytes[8192 + 1535], 0, 'the byte before the segment is untouched');
+  t.equal(bytes[8192 + 2048], 0, 'and the byte after it');
+
+  bytes.fill(0xa5, 3 * 4096);
+  front.putDirect(1, 1, 64, [{ gref: gref(3), first: 0, last: 7 }]);
+  front.push();
+  t.same(await front.wait(1), [{ id: 1, operation: 1, status: 0 }]);
+  front.put(3, 0, 2, 0);
+  front.push();
+  t.same(await front.wait(1), [{ id: 2, operation: 3, status: 0 }]);
+  const after = readFileSync(file);
+  t.ok(after.subarray(32768, 36864).every((byte) => byte === 0xa5));
+  t.ok(after.subarray(0, 32768).equals(Buffer.from(content.subarray(0, 32768))));
+  t.equal(after.length, content.length);
+
+  // DISCARD of sectors 64..71: flag, id and sector as in the others, nr_sectors at 24.
+  const at = front.put(5, 0, 3, 64);
+  front.view.setUint32(at + 24, 8, true);
+  front.push();
+  t.same(await front.wait(1), [{ id: 3, operation: 5, status: 0 }]);
+  t.ok(
+    readFileSync(file)
+      .subarray(32768, 36864)
+      .every((byte) => byte === 0),
+  );
+
+  const stats = await host.control.stats();
+  t.equal(stats.requests, 5);
+  t.equal(stats.readBytes, 8192 + 512);
+  t.equal(stats.writtenBytes, 4096);
+  t.equal(host.control.leaks().mappings, 5, 'four pages are kept mapped, and the ring');
+
+  await closeByHand(host, connection);
+  data.revoke();
+  t.same(host.control.leaks(), {
+    grantedPages: 0,
+    deferredPages: 0,
+    mappings: 0,
+    openEventChannels: 0,
+    storeConnections: 0,
+  });
+  await host.close();
+  t.ok(log.some((line) => line.includes('4 (Connected)')));
+});
+
+void t.test('the same disk can be attached again after a clean close', async (t) => {
+  const host = await createSimulatedHost({ disks: [{ vbd: '51712', sizeBytes: 1 << 20 }] });
+  for (let round = 0; round < 3; round++) {
+    const connection = await connectByHand(host, 51712);
+    const page = host.grantPages(0, 1, 'read-write');
+    connection.front.putDirect(0, round, 0, [{ gref: page.grefs[0] ?? 0, first: 0, last: 7 }]);
+    connection.front.push();
+    t.same(await connection.front.wait(1), [{ id: round, operation: 0, status: 0 }]);
+    await closeByHand(host, connection);
+    page.revoke();
+    const store = connection.store;
+    t.rejects(store.read('domid'), { code: 'CLOSED' });
+    const next = await import('xenstore-client');
+    const client = new next.XenStoreClient(await host.openXenStore());
+    await client.write('device/vbd/51712/state', '1');
+    await client.close();
+  }
+  t.same(host.control.leaks().grantedPages, 0);
+  await host.close();
+});
+
+void t.test('what a front end asks for must be on offer', async (t) => {
+  const cases: [name: string, keys: Record<string, string>, error: string][] = [
+    [
+      'queues',
+      { 'multi-queue-num-queues': '3' },
+      '22 guest requested 3 queues, exceeding the maximum of 2.',
+    ],
+    ['order', { 'ring-page-order': '2' }, '22 requested ring page order 2 exceed max:1'],
+    [
+      'order 0',
+      { 'ring-page-order': '0' },
+      '22 reading /local/domain/1/device/vbd/51712/ring-ref0',
+    ],
+    ['gref', { 'ring-ref': '4000' }, /^22 mapping ring-ref port \d+$/ as unknown as string],
+  ];
+  for (const [name, keys, error] of cases) {
+    const host = await createSimulatedHost({
+      disks: [{ vbd: 'xvda', sizeBytes: 1 << 20 }],
+      features: { ...defaultFeatures(), queues: 2, ringPageOrder: 1 },
+    });
+    await t.rejects(
+      connectByHand(host, 51712, keys),
+      /did not become what was waited for.*"5"/,
+      `${name}: the back end goes to Closing`,
+    );
+    const text = host.control.xenstored.tree
+      .dump('/local/domain/0/error')
+      .get('/local/domain/0/error/backend/vbd/1/51712/error');
+    t.match(text, error, name);
+    t.equal(host.control.leaks().mappings, 0);
+    await host.close();
+  }
+});
+
+void t.test('a read-only disk refuses writes, and says so', async (t) => {
+  const host = await createSimulatedHost({
+    disks: [{ vbd: 'xvda', sizeBytes: 1 << 20, readOnly: true }],
+  });
+  const { store, front, backend } = await connectByHand(host, 51712);
+  t.equal(await store.read(`${backend}/info`), '4');
+  t.equal(await store.read(`${backend}/mode`), 'r');
+  t.equal(await store.read(`${backend}/feature-discard`), '0');
+  const page = host.grantPages(0, 1, 'read-write');
+  front.putDirect(1, 1, 0, [{ gref: page.grefs[0] ?? 0, first: 0, last: 7 }]);
+  front.putDirect(0, 2, 0, [{ gref: page.grefs[0] ?? 0, first: 0, last: 7 }]);
+  front.push();
+  t.same(await front.wait(2), [
+    { id: 1, operation: 1, status: -1 },
+    { id: 2, operation: 0, status: 0 },
+  ]);
+  await store.close();
+  await host.close();
+});
+
+void t.test('unplug waits for the front end and removes both directories', async (t) => {
+  const host = await createSimulatedHost({ disks: [{ vbd: 'xvda', sizeBytes: 1 << 20 }] });
+  const { store, backend } = await connectByHand(host, 51712);
+  const unplugged = host.control.unplug('xvda');
+  await store.waitFor(`${backend}/state`, (state) => state === '5', { timeoutMs: 2000 });
+  t.equal(await store.read(`${backend}/online`), '0');
+  await store.write('device/vbd/51712/state', '6');
+  await unplugged;
+  t.same(await store.directory('device/vbd'), []);
+  // The guest may not see that something is missing where it may not look.
+  await t.rejects(store.read(`${backend}/state`), { code: 'EACCES' });
+  await host.control.plug({ vbd: 'xvda', sizeBytes: 1 << 20 });
+  t.same(await store.directory('device/vbd'), ['51712']);
+  await store.close();
+  await host.close();
+});
+
+void t.test('resize writes sectors and the state again', async (t) => {
+  const file = join(directory, 'grow.img');
+  writeFileSync(file, new Uint8Array(1 << 20));
+  const host = await createSimulatedHost({ disks: [{ vbd: 'xvda', file }] });
+  const { store, front, backend } = await connectByHand(host, 51712);
+  const page = host.grantPages(0, 1, 'read-write');
+  const segment = [{ gref: page.grefs[0] ?? 0, first: 0, last: 0 }];
+  front.putDirect(0, 1, 2048, segment);
+  front.push();
+  t.same(await front.wait(1), [{ id: 1, operation: 0, status: -1 }]);
+  let events = 0;
+  const watch = await store.watch(`${backend}/state`, () => {
+    events += 1;
+  });
+  await host.control.resize('xvda', 2 << 20);
+  await store.waitFor(`${backend}/sectors`, (value) => value === '4096', { timeoutMs: 2000 });
+  t.equal(await store.read(`${backend}/state`), '4');
+  t.equal(events, 2, 'the first event of the watch, and that of the resize');
+  front.putDirect(0, 2, 2048, segment);
+  front.push();
+  t.same(await front.wait(1), [{ id: 2, operation: 0, status: 0 }]);
+  t.equal(readFileSync(file).length, 2 << 20);
+  await watch.close();
+  await store.close();
+  await host.close();
+});
+
+void t.test('a killed back end is silent; started again it goes to InitWait', async (t) => {
+  const host = await createSimulatedHost({ disks: [{ vbd: 'xvda', sizeBytes: 1 << 20 }] });
+  const { store, front, backend } = await connectByHand(host, 51712);
+  await host.control.killBackend('xvda');
+  t.equal(host.control.leaks().mappings, 0);
+  const page = host.grantPages(0, 1, 'read-write');
+  front.putDirect(0, 1, 0, [{ gref: page.grefs[0] ?? 0, first: 0, last: 0 }]);
+  front.push();
+  t.equal(await store.read(`${backend}/state`), '4');
+  t.same(front.take(), []);
+  await host.control.restartBackend('xvda');
+  await store.waitFor(`${backend}/state`, (state) => state === '2', { timeoutMs: 2000 });
+  t.same(front.take(), [], 'the old ring is not touched');
+  // The way back: 6, wait for 6, 1, wait for 2.
+  await store.write('device/vbd/51712/state', '6');
+  await store.waitFor(`${backend}/state`, (state) => state === '6', { timeoutMs: 2000 });
+  await store.write('device/vbd/51712/state', '1');
+  await store.waitFor(`${backend}/state`, (state) => state === '2', { timeoutMs: 2000 });
+  await store.close();
+  await host.close();
+});
+
+void t.test('a back end that is told to reattach serves the old ring from rsp_prod', async (t) => {
+  const host = await createSimulatedHost({ disks: [{ vbd: 'xvda', sizeBytes: 1 << 20 }] });
+  const { store, front, backend } = await connectByHand(host, 51712);
+  await host.control.killBackend('xvda');
+  const page = host.grantPages(0, 1, 'read-write');
+  front.putDirect(0, 1, 0, [{ gref: page.grefs[0] ?? 0, first: 0, last: 0 }]);
+  front.push();
+  await host.control.restartBackend('xvda', { reattach: true });
+  t.same(await front.wait(1), [{ id: 1, operation: 0, status: 0 }]);
+  t.equal(await store.read(`${backend}/state`), '4');
+  await store.close();
+  await host.close();
+});
+
+void t.test('a plain back end offers nothing', async (t) => {
+  const host = await createSimulatedHost({
+    disks: [{ vbd: 'xvda', sizeBytes: 1 << 20 }],
+    features: NO_FEATURES,
+  });
+  const { store, front, backend } = await connectByHand(host, 51712);
+  t.equal(await store.read(`${backend}/max-ring-page-order`), '0');
+  t.equal(await store.read(`${backend}/feature-flush-cache`), '0');
+  front.put(3, 0, 1, 0);
+  front.put(2, 0, 2, 0);
+  front.put(5, 0, 3, 0);
+  front.put(6, 0, 4, 0);
+  front.push();
+  t.same(
+    (await front.wait(4)).map(({ status }) => status),
+    [-2, -2, -2, -2],
+    'flush, barrier, discard and indirect are unknown',
+  );
+  await store.close();
+  await host.close();
+});
+
+void t.test('disks that cannot be are refused with one sentence', async (t) => {
+  const odd = join(directory, 'odd.img');
+  writeFileSync(odd, new Uint8Array(1000));
+  const empty = join(directory, 'empty.img');
+  writeFileSync(empty, '');
+  const cases: [string, RegExp][] = [
+    [join(directory, 'missing.img'), /does not exist; create it first/],
+    [odd, /1000 bytes long, which is not a multiple of 512/],
+    [empty, /0 bytes long, and a disk needs at least one sector/],
+    [directory, /is a directory/],
+  ];
+  for (const [file, message] of cases) {
+    await t.rejects(createSimulatedHost({ disks: [{ vbd: 'xvda', file }] }), { message });
+  }
+  await t.rejects(createSimulatedHost({ disks: [{ vbd: 'nothing', sizeBytes: 512 }] }), {
+    name: 'DeviceNameError',
+  });
+});
+
+void t.test('an unfinished front end does not keep a host from closing', async (t) => {
+  const host = await createSimulatedHost({ disks: [{ vbd: 'xvda', sizeBytes: 1 << 20 }] });
+  const front = new HandFront(host);
+  t.ok(front.handle.port > 0);
+  await host.close();
+  await t.rejects(host.openXenStore(), /is closed/);
+});

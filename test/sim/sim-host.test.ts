@@ -8,6 +8,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import { XenStoreClient } from 'xenstore-client';
 import {
   createSimulatedHost,
   defaultFeatures,
@@ -135,10 +136,7 @@ void t.test('the same disk can be attached again after a clean close', async (t)
     t.same(await connection.front.wait(1), [{ id: round, operation: 0, status: 0 }]);
     await closeByHand(host, connection);
     page.revoke();
-    const store = connection.store;
-    t.rejects(store.read('domid'), { code: 'CLOSED' });
-    const next = await import('xenstore-client');
-    const client = new next.XenStoreClient(await host.openXenStore());
+    const client = new XenStoreClient(await host.openXenStore());
     await client.write('device/vbd/51712/state', '1');
     await client.close();
   }
@@ -147,7 +145,7 @@ void t.test('the same disk can be attached again after a clean close', async (t)
 });
 
 void t.test('what a front end asks for must be on offer', async (t) => {
-  const cases: [name: string, keys: Record<string, string>, error: string][] = [
+  const cases: [name: string, keys: Record<string, string>, error: string | RegExp][] = [
     [
       'queues',
       { 'multi-queue-num-queues': '3' },
@@ -159,18 +157,24 @@ void t.test('what a front end asks for must be on offer', async (t) => {
       { 'ring-page-order': '0' },
       '22 reading /local/domain/1/device/vbd/51712/ring-ref0',
     ],
-    ['gref', { 'ring-ref': '4000' }, /^22 mapping ring-ref port \d+$/ as unknown as string],
+    ['gref', { 'ring-ref': '4000' }, /^22 mapping ring-ref port \d+$/],
   ];
   for (const [name, keys, error] of cases) {
     const host = await createSimulatedHost({
       disks: [{ vbd: 'xvda', sizeBytes: 1 << 20 }],
       features: { ...defaultFeatures(), queues: 2, ringPageOrder: 1 },
     });
-    await t.rejects(
-      connectByHand(host, 51712, keys),
-      /did not become what was waited for.*"5"/,
-      `${name}: the back end goes to Closing`,
-    );
+    const store = new XenStoreClient(await host.openXenStore());
+    const front = new HandFront(host);
+    await store.write('device/vbd/51712/ring-ref', String(front.pages.grefs[0]));
+    await store.write('device/vbd/51712/event-channel', String(front.handle.port));
+    for (const [key, value] of Object.entries(keys)) {
+      await store.write(`device/vbd/51712/${key}`, value);
+    }
+    await store.write('device/vbd/51712/state', '3');
+    const backend = '/local/domain/0/backend/vbd/1/51712';
+    await store.waitFor(`${backend}/state`, (state) => state === '5', { timeoutMs: 2000 });
+    await store.close();
     const text = host.control.xenstored.tree
       .dump('/local/domain/0/error')
       .get('/local/domain/0/error/backend/vbd/1/51712/error');

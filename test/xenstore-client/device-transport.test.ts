@@ -217,7 +217,7 @@ void t.test('no device: the error names the place and what to do', async (t) => 
   t.throws(() => openDevice({ path: missing }), {
     code: 'CONNECT',
     systemCode: 'ENOENT',
-    message: /missing: there is no such device.*is this a Xen guest\?/,
+    message: /missing: there is no such device.*Is this a Xen guest\?/,
   });
   const directory = connectXenStore({ path: folder });
   await t.rejects(directory, { code: 'CONNECT', systemCode: 'EISDIR' });

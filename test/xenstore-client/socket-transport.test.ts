@@ -95,7 +95,7 @@ void t.test('no connection: the error names the place and what to do', async (t)
     name: 'XenStoreConnectError',
     code: 'CONNECT',
     systemCode: 'ENOENT',
-    message: new RegExp(`${missing}: there is no such socket; is xenstored running`),
+    message: new RegExp(`${missing}: there is no such socket\\. Is xenstored running`),
   });
   const path = freshPath();
   const server = new TinyXenstored();

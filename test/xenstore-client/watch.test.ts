@@ -123,7 +123,6 @@ void t.test('a watch the server no longer has is closed all the same', async (t)
   const other = await listen(server, client, 'a', () => {});
   server.end(new Error('gone'));
   await other.watch.close();
-  t.end();
 });
 
 void t.test('a refused watch rejects and gets no events', async (t) => {

@@ -25,7 +25,7 @@ export const XENBUS_DEVICE_PATHS: readonly string[] = ['/dev/xen/xenbus', '/proc
 export const XENBUS_PAYLOAD_MAX: number = XENSTORE_PAYLOAD_MAX - XENSTORE_HEADER_SIZE;
 
 const READ_BUFFER_BYTES = 16 * 1024;
-/** Reads in a row before others get their turn; the rest follows at once. */
+/** Reads in a row before other work of the event loop gets its turn. */
 const READS_PER_TURN = 16;
 
 export interface DeviceTransportOptions {
@@ -158,14 +158,14 @@ export function openDevice(options: OpenDeviceOptions = {}): Transport {
 }
 
 const advice: Readonly<Record<string, string>> = {
-  ENOENT: 'there is no such device, or XenStore is not up; is this a Xen guest?',
-  EACCES: 'this user may not open it; run as root, or give the user access with a udev rule',
-  EPERM: 'it may not be opened here; in a service, DeviceAllow= must name it',
-  ENXIO: 'the kernel has no driver for it; is this a Xen guest?',
+  ENOENT: 'there is no such device, or XenStore is not up. Is this a Xen guest?',
+  EACCES: 'this user may not open it. Run as root, or give the user access with a udev rule.',
+  EPERM: 'it may not be opened here. In a systemd service, DeviceAllow= must name it.',
+  ENXIO: 'the kernel has no driver for it. Is this a Xen guest?',
 };
 
 function openError(where: string, cause: NodeJS.ErrnoException | undefined): XenStoreConnectError {
   const code = cause?.code;
-  const why = (code === undefined ? undefined : advice[code]) ?? cause?.message ?? 'unknown reason';
-  return new XenStoreConnectError(`Cannot open ${where}: ${why}.`, code, { cause });
+  const why = (code === undefined ? undefined : advice[code]) ?? `${cause?.message}.`;
+  return new XenStoreConnectError(`Cannot open ${where}: ${why}`, code, { cause });
 }

@@ -25,7 +25,7 @@ export {
   type XenStoreErrorOptions,
   XenStoreProtocolError,
 } from './errors.ts';
-export { StoreOperations } from './operations.ts';
+export type { StoreOperations } from './operations.ts';
 export { INTRODUCE_DOMAIN_PATH, RELEASE_DOMAIN_PATH } from './path.ts';
 export type { Permission, PermissionAccess } from './permissions.ts';
 export {

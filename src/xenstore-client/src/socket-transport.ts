@@ -81,15 +81,15 @@ function connectSocket(path: string): Promise<Socket> {
 }
 
 const advice: Readonly<Record<string, string>> = {
-  ENOENT: 'there is no such socket; is xenstored running in this domain?',
-  ECONNREFUSED: 'nobody listens there; is xenstored running?',
-  EACCES: 'this user may not connect; run as root or as a member of the group that owns it',
+  ENOENT: 'there is no such socket. Is xenstored running in this domain?',
+  ECONNREFUSED: 'nobody listens there. Is xenstored running?',
+  EACCES: 'this user may not connect. Run as root or as a member of the group that owns it.',
 };
 
 function connectError(where: string, cause: NodeJS.ErrnoException | undefined): Error {
   const code = cause?.code;
-  const why = (code === undefined ? undefined : advice[code]) ?? cause?.message ?? 'unknown reason';
-  return new XenStoreConnectError(`Cannot connect to XenStore at ${where}: ${why}.`, code, {
+  const why = (code === undefined ? undefined : advice[code]) ?? `${cause?.message}.`;
+  return new XenStoreConnectError(`Cannot connect to XenStore at ${where}: ${why}`, code, {
     cause,
   });
 }

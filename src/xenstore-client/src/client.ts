@@ -95,7 +95,7 @@ export class XenStoreClient extends StoreOperations implements AsyncDisposable {
     return answerOfType(answer, XsType.GET_DOMAIN_PATH).path;
   }
 
-  /** Whether a domain is connected to XenStore. */
+  /** Whether a domain is connected to XenStore. xenstored answers dom0 only, others get `EACCES`. */
   async isDomainIntroduced(domid: number): Promise<boolean> {
     const answer = await this.ask({ type: XsType.IS_DOMAIN_INTRODUCED, domid });
     return answerOfType(answer, XsType.IS_DOMAIN_INTRODUCED).introduced;

@@ -6,7 +6,8 @@ import { createServer, type Server } from 'node:net';
 import { Daemon, runXenblkNbd } from '../support/daemon.ts';
 import { createSparseImage } from '../support/disk-image.ts';
 import { findFreePort } from '../support/free-port.ts';
-import { Errno, NbdClient } from '../support/nbd-client.ts';
+import { NbdClient } from '../support/nbd-client.ts';
+import { Errno } from '../support/nbd-wire.ts';
 import { describeEnd, mustRun } from '../support/program.ts';
 import type { CaseContext, InteropCase } from './runner.ts';
 

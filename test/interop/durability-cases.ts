@@ -4,7 +4,8 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { Daemon } from '../support/daemon.ts';
 import { assertSameBytes, randomBytes, readFileRange } from '../support/disk-image.ts';
-import { CmdFlag, Errno, NbdClient, type Reply } from '../support/nbd-client.ts';
+import { NbdClient, type Reply } from '../support/nbd-client.ts';
+import { CmdFlag, Errno } from '../support/nbd-wire.ts';
 import type { InteropCase } from './runner.ts';
 
 const SIZE_BYTES = 4 * 1024 * 1024;
@@ -83,8 +84,8 @@ export const durabilityCases: readonly InteropCase[] = [
         written.copy(model, round * 300_001);
         daemon.kill('SIGKILL');
         await daemon.waitForEnd();
-        await client.receiveEnd();
-        client.destroy();
+        await client.bytes.receiveEnd();
+        client.bytes.destroy();
         assertSameBytes(readFileRange(image, 0, SIZE_BYTES), model, `after round ${round}`);
       }
     },

@@ -1,5 +1,6 @@
 // Many clients at once, clients that die, and a server that is stopped under load.
 import assert from 'node:assert/strict';
+import { ConnectionEnded } from '../support/byte-connection.ts';
 import { Daemon } from '../support/daemon.ts';
 import {
   assertSameBytes,
@@ -8,7 +9,8 @@ import {
   readFileRange,
 } from '../support/disk-image.ts';
 import { eventually } from '../support/eventually.ts';
-import { ConnectionEnded, Errno, NbdClient, type Reply } from '../support/nbd-client.ts';
+import { NbdClient, type Reply } from '../support/nbd-client.ts';
+import { Errno } from '../support/nbd-wire.ts';
 import { countDescriptors, readCpuTime, readResidentMemory } from '../support/proc-stat.ts';
 import { BackgroundProgram, findProgram, mustRun, words } from '../support/program.ts';
 import { SeededRandom } from '../support/random.ts';
@@ -217,7 +219,7 @@ async function stopUnderLoad(context: CaseContext): Promise<void> {
     const { client } = await NbdClient.open({ path: socket });
     const own = Array.from({ length: 16 }, (_, i) => writeBlock(client, index * 16 + i));
     await Promise.all(own);
-    client.destroy();
+    client.bytes.destroy();
   };
   const all = Promise.all(Array.from({ length: clientCount }, (_, index) => work(index)));
   await Promise.race([enough, all]);

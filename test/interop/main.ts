@@ -4,7 +4,7 @@
 //   --no-skip        a missing program is a failure, as in CI
 //   --seed N         repeats the random choices of an earlier run
 //   --only TEXT      only the cases whose name contains it
-//   --server NAME    the same cases against another server, to tell a wrong case from a wrong server
+//   --server NAME    the same cases against another server: is the case wrong, or the server?
 import { parseArgs } from 'node:util';
 import { nbdkitFile, qemuNbd, type ServerKind, xenblkNbd } from '../support/nbd-server.ts';
 import { commandLineCases } from './command-line-cases.ts';

@@ -3,16 +3,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from '../support/disk-image.ts';
 import { eventually } from '../support/eventually.ts';
-import {
-  Cmd,
-  Errno,
-  Flag,
-  goData,
-  NbdClient,
-  Opt,
-  Rep,
-  requestHeader,
-} from '../support/nbd-client.ts';
+import { NbdClient } from '../support/nbd-client.ts';
+import { Cmd, Errno, Flag, goData, Opt, Rep, requestHeader } from '../support/nbd-wire.ts';
 import { countDescriptors } from '../support/proc-stat.ts';
 import type { InteropCase } from './runner.ts';
 
@@ -151,18 +143,18 @@ export const protocolCases: readonly InteropCase[] = [
       for (const step of [1, bytes.length]) {
         const client = await NbdClient.connect({ path: context.path('nbd0.sock') });
         for (let at = 0; at < bytes.length; at += step) {
-          client.send(bytes.subarray(at, at + step));
+          client.bytes.send(bytes.subarray(at, at + step));
           // Lets each piece leave on its own.
           await new Promise((resolve) => setImmediate(resolve));
         }
-        await client.receive(18);
+        await client.bytes.receive(18);
         let reply = await client.receiveOptionReply(Opt.GO);
         while (reply.type === Rep.INFO) reply = await client.receiveOptionReply(Opt.GO);
         assert.equal(reply.type, Rep.ACK);
-        const header = await client.receive(16);
+        const header = await client.bytes.receive(16);
         assert.equal(header.toString('hex'), '67446698000000000000000000000005');
-        assert.deepEqual(await client.receive(1000), expected.subarray(3, 1003));
-        client.destroy();
+        assert.deepEqual(await client.bytes.receive(1000), expected.subarray(3, 1003));
+        client.bytes.destroy();
       }
     },
   },
@@ -174,11 +166,11 @@ export const protocolCases: readonly InteropCase[] = [
       const { client } = await NbdClient.open({ path: context.path('nbd0.sock') });
       for (const [what, bytes] of hopelessBytes(context.options.seed)) {
         const garbage = await NbdClient.connect({ path: context.path('nbd0.sock') });
-        garbage.send(bytes);
-        await garbage.receiveEnd().catch((error: unknown) => {
+        garbage.bytes.send(bytes);
+        await garbage.bytes.receiveEnd().catch((error: unknown) => {
           throw new Error(`after ${what}`, { cause: error });
         });
-        garbage.destroy();
+        garbage.bytes.destroy();
         assert.deepEqual(await client.readOk(4095, 4098), expected.subarray(4095, 8193), what);
         assert.equal(server.endedHow, undefined, what);
       }
@@ -200,13 +192,13 @@ export const protocolCases: readonly InteropCase[] = [
       const before = countDescriptors(server.pid);
       for (let length = 0; length <= bytes.length; length++) {
         const leaver = await NbdClient.connect(address);
-        leaver.send(bytes.subarray(0, length));
+        leaver.bytes.send(bytes.subarray(0, length));
         if (length % 2 === 0) {
           // Half of them say goodbye to TCP politely, half of them drop everything.
-          leaver.endSending();
-          await leaver.receiveEnd();
+          leaver.bytes.endSending();
+          await leaver.bytes.receiveEnd();
         }
-        leaver.destroy();
+        leaver.bytes.destroy();
       }
       await eventually('descriptors of the clients that left are closed', 15_000, () =>
         countDescriptors(server.pid) <= before ? true : undefined,

@@ -35,7 +35,10 @@ function report(error: unknown, args: readonly string[]): number {
   if (error instanceof CommanderError) {
     // --help and --version end in an "error" of code 0; their text has been printed.
     if (error.exitCode === 0) return EXIT_OK;
-    const message = error.message.replace(/^error: /, '').replaceAll('\n', ' ');
+    const message = error.message
+      .replace(/^error: /, '')
+      .replace(/\.$/, '')
+      .replaceAll('\n', ' ');
     if (error.code === 'commander.help') printError('say what to do; see `xenblk-nbd --help`');
     else printError(`${message}; see \`xenblk-nbd --help\``);
     return EXIT_USAGE;

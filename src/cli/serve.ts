@@ -1,6 +1,6 @@
 /** `xenblk-nbd serve`: its options, checked one by one. What they do is in src/daemon. */
 
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import {
   type ListenAddress,
   LOG_LEVELS,
@@ -42,18 +42,18 @@ export function serveCommand(): Command {
       new Option(
         '--simulate <file|size>',
         'use the simulated Xen host: serve FILE, or a RAM disk of SIZE (64M, 2G)',
-      ).argParser(usage(parseSimulatedDisk)),
+      ).argParser(parseSimulatedDisk),
     )
     .option('--simulate-features <list>', 'what the simulated backend offers')
     .option('--simulate-faults <list>', 'trouble that the simulated backend makes on purpose')
     .addOption(
       new Option('--unix <path>', 'listen on a Unix socket (repeatable)')
-        .argParser(collect(usage(parseUnixAddress)))
+        .argParser(collect(parseUnixAddress))
         .default([], 'none'),
     )
     .addOption(
       new Option('--listen <host:port>', 'listen on TCP (repeatable)')
-        .argParser(collect(usage(parseTcpAddress)))
+        .argParser(collect(parseTcpAddress))
         .default([], `127.0.0.1:${NBD_PORT} when no address is given`),
     )
     .addOption(
@@ -106,18 +106,6 @@ export function serveCommand(): Command {
     });
 }
 
-/** Turns a parser's UsageError into commander's, so that it is reported like other bad options. */
-function usage<T>(parse: (text: string) => T): (text: string) => T {
-  return (text) => {
-    try {
-      return parse(text);
-    } catch (error) {
-      if (error instanceof UsageError) throw new InvalidArgumentError(error.message);
-      throw error;
-    }
-  };
-}
-
 function collect<T>(parse: (text: string) => T): (text: string, before: T[]) => T[] {
   return (text, before) => [...before, parse(text)];
 }
@@ -126,7 +114,7 @@ function wholeNumber(option: string, least: number, most: number): (text: string
   return (text) => {
     const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
     if (!(value >= least && value <= most)) {
-      throw new InvalidArgumentError(`${option} takes a whole number from ${least} to ${most}`);
+      throw new UsageError(`${option} takes a whole number from ${least} to ${most}`);
     }
     return value;
   };
@@ -135,9 +123,7 @@ function wholeNumber(option: string, least: number, most: number): (text: string
 function exportName(text: string): string {
   const lengthBytes = Buffer.byteLength(text);
   if (lengthBytes > EXPORT_NAME_BYTES_MAX || text.includes('\0')) {
-    throw new InvalidArgumentError(
-      `an export name has at most ${EXPORT_NAME_BYTES_MAX} bytes and no NUL`,
-    );
+    throw new UsageError(`an export name has at most ${EXPORT_NAME_BYTES_MAX} bytes and no NUL`);
   }
   return text;
 }

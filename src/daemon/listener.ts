@@ -1,7 +1,8 @@
 /** Sockets that clients connect to. A failure to listen is one sentence that says what to do. */
 
-import { lstatSync, rmSync } from 'node:fs';
+import { existsSync, lstatSync, rmSync } from 'node:fs';
 import net from 'node:net';
+import { dirname } from 'node:path';
 import { formatAddress, type ListenAddress } from './addresses.ts';
 import { DaemonError } from './errors.ts';
 
@@ -78,6 +79,14 @@ function listenError(address: ListenAddress, error: NodeJS.ErrnoException): Daem
         options,
       );
     case 'EACCES':
+      // libuv reports a missing folder in this way, too.
+      if (address.kind === 'unix' && !existsSync(dirname(address.path))) {
+        const folder = dirname(address.path);
+        return new DaemonError(
+          `the folder ${folder} of the socket does not exist: create it`,
+          options,
+        );
+      }
       return new DaemonError(
         address.kind === 'unix'
           ? `may not create the socket ${where}: its folder is not writable for this user`

@@ -1,8 +1,8 @@
 /** What `serve` was asked to do, parsed and checked. */
 
-import { statSync } from 'node:fs';
+import { type Stats, statSync } from 'node:fs';
 import type { ListenAddress } from './addresses.ts';
-import { UsageError } from './errors.ts';
+import { DaemonError, UsageError } from './errors.ts';
 import type { LogLevel } from './log.ts';
 
 export interface ServeOptions {
@@ -59,26 +59,25 @@ export function parseSimulatedDisk(text: string): SimulatedDisk {
   return { kind: 'memory', sizeBytes };
 }
 
-/** Refuses a file that cannot be a disk, in words. @throws UsageError */
+/** Refuses a file that cannot be a disk, in words. @throws DaemonError */
 export function checkDiskFile(path: string): void {
-  let sizeBytes: number;
+  let stat: Stats;
   try {
-    const stat = statSync(path);
-    if (stat.isBlockDevice()) return;
-    if (!stat.isFile()) throw new UsageError(`--simulate ${path}: not a file or block device`);
-    sizeBytes = stat.size;
+    stat = statSync(path);
   } catch (error) {
-    if (error instanceof UsageError) throw error;
-    const code = (error as NodeJS.ErrnoException).code;
-    throw new UsageError(
-      code === 'ENOENT'
+    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    throw new DaemonError(
+      isMissing
         ? `--simulate ${path}: no such file; create it, for example with \`truncate -s 1G ${path}\``
         : `--simulate ${path}: ${(error as Error).message}`,
+      { cause: error },
     );
   }
-  if (sizeBytes === 0 || sizeBytes % SECTOR_BYTES !== 0) {
-    throw new UsageError(
-      `--simulate ${path}: its size, ${sizeBytes} bytes, is not a positive multiple of ` +
+  if (stat.isBlockDevice()) return;
+  if (!stat.isFile()) throw new DaemonError(`--simulate ${path}: not a file or block device`);
+  if (stat.size === 0 || stat.size % SECTOR_BYTES !== 0) {
+    throw new DaemonError(
+      `--simulate ${path}: its size, ${stat.size} bytes, is not a positive multiple of ` +
         `${SECTOR_BYTES}; \`truncate -s %${SECTOR_BYTES} ${path}\` rounds it up`,
     );
   }

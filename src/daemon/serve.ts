@@ -6,12 +6,23 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import type net from 'node:net';
 import type { ExportCatalog, ExportEntry } from 'nbd-server-ts/protocol';
-import { XenStoreClient } from 'xenstore-client';
+import { XenStoreClient, XenStoreError } from 'xenstore-client';
 import { formatDeviceNumber, parseDeviceNumber } from '../blkif/index.ts';
-import { type FrontendEnd, type HolderOf, listVbds, selectVbd } from '../frontend/index.ts';
-import type { XenHost } from '../host/index.ts';
-import { createSimulatedHost, parseSimulatedFaults, parseSimulatedFeatures } from '../sim/index.ts';
-import { closeFd, exitNow } from '../sys/index.ts';
+import {
+  type FrontendEnd,
+  FrontendError,
+  type HolderOf,
+  listVbds,
+  selectVbd,
+} from '../frontend/index.ts';
+import { HostError, type XenHost } from '../host/index.ts';
+import {
+  createSimulatedHost,
+  parseSimulatedFaults,
+  parseSimulatedFeatures,
+  SimulationOptionError,
+} from '../sim/index.ts';
+import { closeFd, exitNow, SysError } from '../sys/index.ts';
 import { createLinuxHost, kernelDriverOf } from '../xen/index.ts';
 import { formatAddress, nbdUri } from './addresses.ts';
 import { DaemonError, UsageError } from './errors.ts';
@@ -27,9 +38,30 @@ const SIMULATED_VBD = 'xvda';
 /** As shells report a process that a signal ended. */
 const EXIT_SIGNALLED = 128;
 
-/** Runs the daemon until it is told to stop. @throws DaemonError, UsageError and others */
+/**
+ * Runs the daemon until it is told to stop.
+ *
+ * @throws DaemonError or UsageError for what people can mend; anything else is a fault of ours.
+ */
 export async function serve(options: ServeOptions): Promise<void> {
-  await new Daemon(options).run();
+  try {
+    await new Daemon(options).run();
+  } catch (error) {
+    throw forPeople(error);
+  }
+}
+
+/** Errors of the layers below whose sentence says all that people need. */
+function forPeople(error: unknown): unknown {
+  if (error instanceof SimulationOptionError) {
+    return new UsageError(error.message, { cause: error });
+  }
+  const isSpoken =
+    error instanceof HostError ||
+    error instanceof FrontendError ||
+    error instanceof XenStoreError ||
+    error instanceof SysError;
+  return isSpoken ? new DaemonError(error.message, { cause: error }) : error;
 }
 
 class Daemon {

@@ -29,18 +29,19 @@ const COUNTER_COUNT = 32;
 
 export class Counters {
   readonly shared: SharedArrayBuffer;
-  readonly #values: Float64Array;
+  /** For the lane's busiest places, which add in place: `values[Counter.READS] += 1`. */
+  readonly values: Record<Counter, number> & Float64Array;
 
   constructor(shared?: SharedArrayBuffer) {
     this.shared = shared ?? new SharedArrayBuffer(COUNTER_COUNT * 8);
-    this.#values = new Float64Array(this.shared);
+    this.values = new Float64Array(this.shared) as Record<Counter, number> & Float64Array;
   }
 
   add(counter: Counter, amount: number): void {
-    this.#values[counter] = (this.#values[counter] as number) + amount;
+    this.values[counter] = (this.values[counter] as number) + amount;
   }
 
   get(counter: Counter): number {
-    return this.#values[counter] as number;
+    return this.values[counter] as number;
   }
 }

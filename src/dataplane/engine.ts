@@ -200,17 +200,18 @@ export class Engine {
     }
   }
 
-  // --- payload of writes
+  // --- payload of writes: lengths here are below 2^31, and `| 0` keeps them small integers, which
+  // V8 passes around without making objects of them
 
   /** Bytes of payload that the operation's window has room for. */
   roomBytes(operation: Operation): number {
-    const room = operation.allocatedBytes - operation.filledBytes;
+    const room = (operation.allocatedBytes - operation.filledBytes) | 0;
     return Math.max(0, Math.min(room, this.missingBytes(operation)));
   }
 
   /** Bytes of payload that have not arrived yet. */
   missingBytes(operation: Operation): number {
-    return operation.skewBytes + operation.lengthBytes - operation.filledBytes;
+    return (operation.skewBytes + operation.lengthBytes - operation.filledBytes) | 0;
   }
 
   /** Copies payload from memory into the window: at most {@link roomBytes}. */
@@ -348,7 +349,7 @@ export class Engine {
     const sectorBytes = this.#disk.sectorBytes;
     const end = operation.offset + operation.lengthBytes;
     operation.firstByte = Math.floor(operation.offset / sectorBytes) * sectorBytes;
-    operation.skewBytes = operation.offset - operation.firstByte;
+    operation.skewBytes = (operation.offset - operation.firstByte) | 0;
     operation.gridBytes = Math.ceil(end / sectorBytes) * sectorBytes - operation.firstByte;
     operation.isRagged = operation.skewBytes !== 0 || end % sectorBytes !== 0;
   }

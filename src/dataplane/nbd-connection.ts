@@ -303,27 +303,27 @@ export class NbdConnection implements Requester {
   }
 
   #count(request: NbdRequest): void {
-    const { counters } = this.#core;
+    const { values } = this.#core.counters;
     switch (request.command) {
       case NbdCmd.READ:
-        counters.add(Counter.READS, 1);
-        counters.add(Counter.READ_BYTES, request.lengthBytes);
+        values[Counter.READS] += 1;
+        values[Counter.READ_BYTES] += request.lengthBytes;
         return;
       case NbdCmd.WRITE:
-        counters.add(Counter.WRITES, 1);
-        counters.add(Counter.WRITTEN_BYTES, request.lengthBytes);
+        values[Counter.WRITES] += 1;
+        values[Counter.WRITTEN_BYTES] += request.lengthBytes;
         return;
       case NbdCmd.FLUSH:
-        counters.add(Counter.FLUSHES, 1);
+        values[Counter.FLUSHES] += 1;
         return;
       case NbdCmd.TRIM:
-        counters.add(Counter.TRIMS, 1);
+        values[Counter.TRIMS] += 1;
         return;
       case NbdCmd.WRITE_ZEROES:
-        counters.add(Counter.ZEROES, 1);
+        values[Counter.ZEROES] += 1;
         return;
       default:
-        counters.add(Counter.OTHER_COMMANDS, 1);
+        values[Counter.OTHER_COMMANDS] += 1;
     }
   }
 

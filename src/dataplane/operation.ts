@@ -106,7 +106,7 @@ export class Operation {
 
   /** What its reply consists of: a header in the lane's header area, and data of a read. */
   headerBytes = 0;
-  dataBytes: number = A_DOUBLE;
+  dataBytes = 0;
 
   constructor(index: number) {
     this.index = index;

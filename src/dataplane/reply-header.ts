@@ -53,7 +53,7 @@ export function encodeReplyHeader(
   agreement: Agreement,
 ): void {
   const isRead = operation.command === NbdCmd.READ;
-  operation.dataBytes = isRead && operation.errno === 0 ? operation.lengthBytes : 0;
+  operation.dataBytes = isRead && operation.errno === 0 ? operation.lengthBytes | 0 : 0;
   // Once chunks are agreed on, a read must be answered with them; other commands need not be,
   // unless the headers are extended.
   if (!agreement.isExtended && !(agreement.isStructured && isRead)) {

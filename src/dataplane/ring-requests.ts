@@ -264,7 +264,7 @@ export class RingRequests {
     part.pageCount = pages;
     part.ownsPages = !isRead || operation.spillAddress !== 0;
     part.firstByte = operation.firstByte + operation.issuedBytes;
-    part.lengthBytes = lengthBytes;
+    part.lengthBytes = lengthBytes | 0;
     return this.#encodeData(part, this.#pool);
   }
 
@@ -285,7 +285,7 @@ export class RingRequests {
     part.pageCount = 1;
     part.ownsPages = false;
     part.firstByte = firstByte;
-    part.lengthBytes = lengthBytes;
+    part.lengthBytes = lengthBytes | 0;
     this.#encodeData(part, this.#pool);
   }
 
@@ -296,7 +296,7 @@ export class RingRequests {
     part.pageCount = pages;
     part.ownsPages = false;
     part.firstByte = operation.firstByte + operation.issuedBytes;
-    part.lengthBytes = lengthBytes;
+    part.lengthBytes = lengthBytes | 0;
     this.#encodeData(part, this.#zeroPool);
   }
 
@@ -461,7 +461,7 @@ function flushOperation(disk: DiskShape): number {
 /** Writes one segment for each page of the part; returns the last page. */
 function encodeSegments(view: DataView, at: number, part: Part, pool: PagePool): number {
   let page = part.firstPage;
-  let sectorsLeft = part.lengthBytes / RING_SECTOR_BYTES;
+  let sectorsLeft = (part.lengthBytes / RING_SECTOR_BYTES) | 0;
   let last = page;
   for (let index = 0; index < part.pageCount; index++) {
     const sectors = Math.min(sectorsLeft, SECTORS_PER_PAGE);

@@ -18,7 +18,6 @@
  *   all others             "OK" NUL
  */
 import {
-  bytesToLatin1,
   decodeOneString,
   decodeStrings,
   encodeStrings,
@@ -269,8 +268,10 @@ function parseBody(type: number, body: Uint8Array): XsReply | undefined {
     }
     case XsType.CONTROL:
     case XsType.GET_FEATURE:
-    case XsType.GET_QUOTA:
-      return { type, text: bytesToLatin1(body).replace(/\0$/, '') };
+    case XsType.GET_QUOTA: {
+      const text = decodeOneString(body);
+      return text === undefined ? undefined : { type, text };
+    }
     case XsType.ERROR: {
       const name = decodeOneString(body);
       return name === undefined || name === '' ? undefined : { type, name };

@@ -4,9 +4,10 @@
  *   --only WORD     only scenarios with WORD in their name; may repeat
  *   --console       show the guest's console as it comes (it is always kept in .lab/console.log)
  *   --no-self-test  skip the proof that a crashing guest is taken as a failure
+ *   --shell FILE    instead of the scenarios, run a shell script in dom0 and show what it prints
  *   --timeout S     seconds for the whole run in dom0, default 900
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { buildImage, type Image } from './lab/image.ts';
@@ -21,6 +22,7 @@ const { values: options } = parseArgs({
     only: { type: 'string', multiple: true },
     console: { type: 'boolean', default: false },
     'no-self-test': { type: 'boolean', default: false },
+    shell: { type: 'string' },
     timeout: { type: 'string', default: '900' },
   },
 });
@@ -90,6 +92,20 @@ function showConsole(line: string): void {
   if (options.console) process.stdout.write(`  console: ${line}\n`);
 }
 
+/** For looking around by hand: a script of any kind, in dom0 with all of the lab's programs. */
+async function runShell(image: Image, script: string): Promise<void> {
+  await boot({
+    image,
+    mode: 'shell',
+    withProject: true,
+    files: { '/lab-shell': readFileSync(script, 'utf8') },
+    timeoutMs: Number(options.timeout) * 1000,
+    isLastReport,
+    onReport: (line) => process.stdout.write(`${line}\n`),
+    onConsole: showConsole,
+  });
+}
+
 async function runScenarios(image: Image): Promise<{ passed: number; failed: number }> {
   const only = options.only ?? [];
   const outcome: BootOutcome = await boot({
@@ -120,6 +136,10 @@ try {
   requireTools();
   mkdirSync(labFolder, { recursive: true });
   const image = buildImage(print);
+  if (options.shell !== undefined) {
+    await runShell(image, options.shell);
+    process.exit(0);
+  }
   print(`booting Xen 4.17 with Linux ${image.kernelRelease} as dom0, under QEMU without KVM`);
   const main = await runScenarios(image);
   const self = options['no-self-test'] ? { passed: 0, failed: 0 } : await selfTest(image);

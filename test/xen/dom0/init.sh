@@ -63,4 +63,8 @@ read -r uptime _ </proc/uptime
 report "{\"event\":\"dom0-up\",\"uptimeSeconds\":$uptime}"
 
 cd /opt/xenblk-nbd || exit 1
+if [ "$mode" = shell ]; then
+  sh /lab-shell >$REPORT 2>&1
+  leave 021
+fi
 if node build/test/xen/dom0/main.js; then leave 020; else leave 021; fi

@@ -85,7 +85,8 @@ export async function plugVbd(vbd: Vbd, mode: 'r' | 'w'): Promise<void> {
   // What the hotplug script does: it names the block device, in hex.
   const minor = Number(vbd.loopDevice.slice('/dev/loop'.length));
   await storeWrite({ [`${back}/physical-device`]: `7:${minor.toString(16)}` });
-  await waitForBackendState(vbd, '2');
+  // Connected at once where the kernel's own frontend is loaded.
+  await waitForBackendState(vbd, '2', '4');
 }
 
 /** Takes the vbd away as a toolstack does; a frontend that still runs must let go. */
@@ -101,10 +102,10 @@ export async function unplugVbd(vbd: Vbd): Promise<void> {
   if (await storeExists(front)) await storeRemove(front);
 }
 
-export function waitForBackendState(vbd: Vbd, state: string): Promise<string> {
-  return eventually(`${vbd.backendPath}/state becomes ${state}`, 20_000, async () => {
+export function waitForBackendState(vbd: Vbd, ...wanted: string[]): Promise<string> {
+  return eventually(`${vbd.backendPath}/state becomes ${wanted.join()}`, 20_000, async () => {
     const seen = await storeReadIfAny(`${vbd.backendPath}/state`);
-    return seen === state ? seen : undefined;
+    return seen !== undefined && wanted.includes(seen) ? seen : undefined;
   });
 }
 

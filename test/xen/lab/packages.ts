@@ -36,6 +36,22 @@ const packageNames = [
   'libuuid1',
   'busybox-static',
   'mount', // losetup, which can set a sector size
+  // What the programs above need and a small installation may not have.
+  'libffi8',
+  'libgmp10',
+  'libgnutls30',
+  'libhogweed6',
+  'libidn2-0',
+  'liblzma5',
+  'libnettle8',
+  'libnl-3-200',
+  'libnl-genl-3-200',
+  'libp11-kit0',
+  'libsmartcols1',
+  'libtasn1-6',
+  'libunistring2',
+  'libzstd1',
+  'zlib1g',
 ];
 
 /** The cloud kernel cannot be dom0; this one can. */

@@ -1,7 +1,19 @@
 // The order in which the scenarios run in dom0.
 import type { Scenario } from '../scenario.ts';
+import { fileSystem } from './file-system.ts';
 import { fixtureWorks } from './fixture-works.ts';
+import { killed } from './killed.ts';
 import { logIsClean } from './log-is-clean.ts';
 import { realHost } from './real-host.ts';
+import { servedBasics } from './served-basics.ts';
+import { takeOver } from './take-over.ts';
 
-export const scenarios: readonly Scenario[] = [fixtureWorks, ...realHost, logIsClean];
+export const scenarios: readonly Scenario[] = [
+  fixtureWorks,
+  ...realHost,
+  ...takeOver,
+  fileSystem,
+  ...servedBasics,
+  killed,
+  logIsClean,
+];

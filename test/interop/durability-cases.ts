@@ -13,9 +13,9 @@ const BLOCK_BYTES = 4096;
 
 /** `gDf\230` is the magic of a simple reply as strace prints it. */
 const REPLY = /"gDf\\230/;
-const SYNC_DONE =
-  /^\d+ +(?:fdatasync|fsync)\(\d+\) += 0|<\.\.\. (?:fdatasync|fsync) resumed>\) += 0/;
-const SYNC_FAILED = /(?:fdatasync|fsync).*= -1/;
+/** Of a file: at its end a process also syncs stdout and stderr, which are pipes here. */
+const SYNC_DONE = /(?:fdatasync|fsync)\((?:[3-9]|\d\d+)\) += 0|(?:fdatasync|fsync) resumed>\) += 0/;
+const SYNC_FAILED = /(?:fdatasync|fsync)\((?:[3-9]|\d\d+)\) += -1/;
 
 /** Numbers of the lines that match. */
 function linesThatMatch(lines: readonly string[], pattern: RegExp): number[] {

@@ -19,6 +19,7 @@ async function fioVerify(
   context: CaseContext,
   uri: string,
   args: readonly string[],
+  seconds = 30,
 ): Promise<{ read: FioDirection; write: FioDirection }> {
   const output = context.path('fio.json');
   await mustRun(
@@ -38,7 +39,7 @@ async function fioVerify(
       `--output=${output}`,
       ...args,
     ],
-    { timeoutMs: 150_000, cwd: context.folder },
+    { timeoutMs: (seconds + 30) * 1000, cwd: context.folder },
   );
   // The nbd engine prints a line for each connection into the same file.
   const text = readFileSync(output, 'utf8');
@@ -83,11 +84,9 @@ export const fioCases: readonly InteropCase[] = [
     async run(context) {
       const server = await serveEmpty(context);
       const seconds = context.options.isQuick ? 5 : 60;
-      const { read, write } = await fioVerify(context, server.uri, [
-        ...words('--rw=randwrite --bsrange=4k-1M --iodepth=16 --verify_backlog=32'),
-        '--time_based',
-        `--runtime=${seconds}`,
-      ]);
+      const args = words('--rw=randwrite --bsrange=4k-1M --iodepth=16 --verify_backlog=32');
+      args.push('--time_based', `--runtime=${seconds}`);
+      const { read, write } = await fioVerify(context, server.uri, args, seconds);
       assert.ok(write.total_ios > 100, `only ${write.total_ios} writes`);
       assert.ok(
         read.total_ios > write.total_ios / 2,

@@ -163,8 +163,9 @@ async function runCase(interopCase: InteropCase, options: RunOptions): Promise<v
   }
   rmSync(folder, { recursive: true, force: true });
   if (failure !== undefined) {
+    const output = context.serverOutput.trimEnd().split('\n').slice(-20).join('\n');
     throw new assert.AssertionError({
-      message: `${describeError(failure)}\n--- the server's output\n${context.serverOutput}`,
+      message: `${describeError(failure)}\n--- the end of the server's output\n${output}`,
     });
   }
 }

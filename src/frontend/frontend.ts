@@ -12,53 +12,41 @@
  */
 
 import assert from 'node:assert/strict';
-import type { Watch } from 'xenstore-client';
 import { XenbusState } from '../blkif/index.ts';
 import type { Attachment, DetachReason } from './attachment.ts';
-import { parseResize, readBackendError, readDisk, readTransportLimits } from './backend-keys.ts';
+import { readBackendError } from './backend-keys.ts';
 import { type Clock, systemClock } from './clock.ts';
-import { Connection } from './connection.ts';
+import { Deadlines } from './deadlines.ts';
 import { Deferred } from './deferred.ts';
+import { DETACH_REASONS } from './detach-reason.ts';
 import { FrontendError } from './errors.ts';
 import { heldError, isStoreLost, refusedError, timeoutError, toFrontendError } from './failures.ts';
+import { completeConnection, offerConnection } from './handshake.ts';
 import { HeldConnection } from './held-connection.ts';
 import { type Goal, interpret, type Link } from './interpret.ts';
 import { type FrontendEvent, type FrontendState, isFinal, transition } from './life-cycle.ts';
 import { type FrontendLog, silentLog } from './log.ts';
 import { type Observation, observe } from './observation.ts';
-import {
-  DEFAULT_TIMEOUTS,
-  type FrontendEnd,
-  type FrontendEvents,
-  type FrontendOptions,
-  type FrontendTimeouts,
-} from './options.ts';
-import { retryPauseMs } from './retry-pause.ts';
-import {
-  chooseTransport,
-  describeTransport,
-  PLAIN_TRANSPORT,
-  type TransportChoice,
-} from './transport-choice.ts';
+import type { FrontendEnd, FrontendEvents, FrontendOptions } from './options.ts';
+import { resizeAttachment } from './resize.ts';
+import { DEFAULT_TIMEOUTS, type FrontendTimeouts } from './timeouts.ts';
 import { VbdNode } from './vbd-node.ts';
+import { VbdWatches } from './vbd-watches.ts';
 import { WakeUp } from './wake-up.ts';
 
 /** First connections that may end in the back end closing again. */
 const FIRST_ATTEMPTS = 3;
 
-/** Events that end a connection, and what the owner is told. Closing on request is not told. */
-const DETACH_REASONS: Readonly<Partial<Record<FrontendEvent, DetachReason>>> = {
-  backendClosed: 'backend-closed',
-  backendRestarted: 'backend-restarted',
-  backendReset: 'backend-gone',
-  backendGone: 'backend-gone',
-  unpluggedForGood: 'vbd-gone',
-  vbdGone: 'vbd-gone',
-  vbdReset: 'vbd-reset',
-  vbdResetOpen: 'vbd-reset',
-  restored: 'guest-restored',
-  givenUp: 'given-up',
+/** What the back end did not do, where the end of a wait is a failure. */
+const UNMET: Readonly<Partial<Record<FrontendState, string>>> = {
+  absent: 'did not appear',
+  initialising: 'did not connect',
+  initialised: 'did not connect',
+  finishing: 'did not close',
 };
+
+/** What XenStore may take for the requests of a close. */
+const STORE_MARGIN_MS = 2_000;
 
 /** Finds the vbd's back end and connects to it. See {@link Frontend.attach}. */
 export async function connectVbd(options: FrontendOptions): Promise<Frontend> {
@@ -75,11 +63,14 @@ export class Frontend {
   readonly #log: FrontendLog;
   readonly #node: VbdNode;
   readonly #wakeUp: WakeUp;
+  readonly #watches: VbdWatches;
   readonly #held: HeldConnection;
+  readonly #deadlines: Deadlines;
   readonly #attached = new Deferred<Attachment>();
   readonly #ended = new Deferred<FrontendEnd>();
 
   #state: FrontendState = 'idle';
+  #hasEnded = false;
   #goal: Goal = 'serve';
   #failure: FrontendError | undefined;
   #link: Link | undefined;
@@ -88,13 +79,6 @@ export class Frontend {
   #knownSectors: string | undefined;
   #isDrained = false;
   #drainReason: DetachReason = 'backend-closing';
-  /** Attempts since the last connection stood. */
-  #attempt = 0;
-  #retryAtMs = 0;
-  #stateDeadlineMs = Number.POSITIVE_INFINITY;
-  #recoveryDeadlineMs = Number.POSITIVE_INFINITY;
-  readonly #watches: Watch[] = [];
-  #backendWatch: Watch | undefined;
 
   constructor(options: FrontendOptions) {
     this.#options = options;
@@ -104,7 +88,11 @@ export class Frontend {
     this.#log = options.log ?? silentLog;
     this.#node = new VbdNode(options.store, options.vbd.path);
     this.#wakeUp = new WakeUp(this.#clock);
+    this.#watches = new VbdWatches(options.store, () => this.#wakeUp.poke());
     this.#held = new HeldConnection(this.#events);
+    this.#deadlines = new Deadlines(this.#clock, this.#timeouts);
+    // Who waits for the attach sees its failure; when nobody does it is not an error of its own.
+    this.#attached.promise.catch(() => undefined);
   }
 
   /** Where in its life it stands, for the log and the status page. */
@@ -137,8 +125,10 @@ export class Frontend {
     try {
       if (signal?.aborted === true) {
         this.#abort();
+        this.#end({ reason: 'failed', error: this.#failure, isBackendFinished: true });
+      } else {
+        void this.#live();
       }
-      void this.#live();
       return await this.#attached.promise;
     } finally {
       signal?.removeEventListener('abort', abort);
@@ -155,10 +145,17 @@ export class Frontend {
     } else if (this.#goal === 'serve') {
       this.#goal = 'close';
       this.#held.leave();
-      this.#startWait(this.#state);
+      this.#deadlines.startWait(this.#state, this.#goal);
       this.#wakeUp.poke();
     }
-    return await this.#ended.promise;
+    // Each wait for the back end is bounded; the answers of XenStore itself are not.
+    const boundMs = this.#timeouts.closingMs + this.#timeouts.closedMs + STORE_MARGIN_MS;
+    const cancel = this.#clock.startTimer(boundMs, () => {
+      this.#end({ reason: 'closed', error: undefined, isBackendFinished: false });
+    });
+    const end = await this.#ended.promise;
+    cancel();
+    return end;
   }
 
   #abort(): void {
@@ -177,16 +174,14 @@ export class Frontend {
   /** The loop, to the end of the life. */
   async #live(): Promise<void> {
     try {
-      this.#watches.push(await this.#watch(this.#node.path), await this.#watch('domid'));
+      await this.#watches.start(this.#node.path);
       while (!isFinal(this.#state)) {
         await this.#turn();
       }
     } catch (error) {
       await this.#die(error);
     }
-    for (const watch of [...this.#watches, this.#backendWatch]) {
-      await watch?.close();
-    }
+    await this.#watches.close();
   }
 
   /** One look, and a step or a sleep. */
@@ -194,8 +189,8 @@ export class Frontend {
     this.#wakeUp.beginLook();
     const { store, isReturnAwaited } = this.#options;
     const observation = await observe(store, this.#node.path, this.#link?.backend.path);
-    const nowMs = this.#clock.nowMs();
-    if (nowMs >= this.#recoveryDeadlineMs && this.#goal === 'serve') {
+    const { isRecoveryOver, ...due } = this.#deadlines.due();
+    if (isRecoveryOver && this.#goal === 'serve') {
       this.#fail(timeoutError(this.#name, 'did not connect again', observation, undefined));
     }
     const event = interpret({
@@ -206,22 +201,14 @@ export class Frontend {
       wasConnected: this.#attachment !== undefined,
       isReturnAwaited: isReturnAwaited ?? true,
       isDrained: this.#isDrained,
-      isTimeUp: nowMs >= this.#stateDeadlineMs,
-      isRetryDue: nowMs >= this.#retryAtMs,
       knownSectors: this.#knownSectors,
+      ...due,
     });
     if (event !== undefined) {
       await this.#step(event, observation);
       return;
     }
-    const isPausing = this.#state === 'finishing' && nowMs < this.#retryAtMs;
-    await this.#wakeUp.sleep(
-      Math.min(
-        nowMs >= this.#stateDeadlineMs ? Number.POSITIVE_INFINITY : this.#stateDeadlineMs,
-        isPausing ? this.#retryAtMs : Number.POSITIVE_INFINITY,
-        this.#goal === 'serve' ? this.#recoveryDeadlineMs : Number.POSITIVE_INFINITY,
-      ),
-    );
+    await this.#wakeUp.sleep(this.#deadlines.nextMs(this.#state, this.#goal));
   }
 
   /** Takes one step. A failure of an action becomes the goal to fail, and the life goes on. */
@@ -238,7 +225,9 @@ export class Frontend {
     }
     this.#leave(from, event, to);
     this.#state = to;
-    this.#startWait(to);
+    if (event !== 'nudged') {
+      this.#deadlines.startWait(to, this.#goal);
+    }
     try {
       await this.#judge(from, event, observation);
       await this.#enter(to, event, observation);
@@ -255,9 +244,7 @@ export class Frontend {
     if (to === 'connected' || to === 'draining') {
       return;
     }
-    if (this.#attachment !== undefined && this.#recoveryDeadlineMs === Number.POSITIVE_INFINITY) {
-      this.#recoveryDeadlineMs = this.#clock.nowMs() + this.#timeouts.reconnectMs;
-    }
+    this.#deadlines.startRecovery();
     const reason = DETACH_REASONS[event] ?? this.#drainReason;
     if (this.#held.isInUse) {
       this.#log.warn(`${this.#name}: the connection is over (${reason}).`);
@@ -267,12 +254,11 @@ export class Frontend {
 
   /** Turns events that mean a failure into one. */
   async #judge(from: FrontendState, event: FrontendEvent, seen: Observation): Promise<void> {
-    if (event === 'timedOut' && (from === 'initialising' || from === 'initialised')) {
-      this.#fail(timeoutError(this.#name, 'did not connect', seen, await this.#readTold()));
-    } else if (event === 'timedOut' && from === 'absent') {
-      this.#fail(timeoutError(this.#name, 'did not appear', seen, undefined));
-    } else if (event === 'timedOut' && from === 'finishing') {
-      this.#fail(timeoutError(this.#name, 'did not close', seen, await this.#readTold()));
+    if (event === 'timedOut') {
+      const what = UNMET[from];
+      if (what !== undefined) {
+        this.#fail(timeoutError(this.#name, what, seen, await this.#readTold()));
+      }
     } else if (event === 'backendRefused') {
       const error = refusedError(this.#name, seen, await this.#readTold());
       if (this.#attachment === undefined) {
@@ -301,7 +287,10 @@ export class Frontend {
         await this.#node.switchState(XenbusState.Closing);
         return;
       case 'finishing':
-        this.#retryAtMs = this.#clock.nowMs() + retryPauseMs(this.#attempt);
+        if (event !== 'nudged') {
+          this.#deadlines.startRetryPause();
+        }
+        this.#deadlines.startNudgePause();
         await this.#node.switchState(XenbusState.Closed);
         return;
       case 'absent':
@@ -319,82 +308,63 @@ export class Frontend {
   /** Begins a connection: nothing is left of the last one, and our state says so. */
   async #initialise(seen: Observation): Promise<void> {
     assert(this.#held.isFinished, 'A connection was begun before the last one was finished.');
-    await this.#held.release();
     await this.#linkTo(seen);
     await this.#refuseIfHeld();
-    this.#attempt++;
-    if (this.#attachment === undefined && this.#attempt > FIRST_ATTEMPTS) {
+    const attempts = this.#deadlines.countAttempt();
+    if (this.#attachment === undefined && attempts > FIRST_ATTEMPTS) {
       this.#fail(refusedError(this.#name, seen, await this.#readTold()));
       return;
     }
+    // Before anything else that takes time: a back end that is made anew while we say Connected
+    // maps the ring that our old keys name.
     await this.#node.reset(XenbusState.Initialising);
+    await this.#held.release();
   }
 
-  /** Grants rings, binds channels, and tells the back end. */
+  /** Tells the back end of new rings. */
   async #offer(seen: Observation): Promise<void> {
-    const { store, host, want, abi, viewMemory } = this.#options;
-    const link = this.#link;
-    if (link === undefined) {
-      return;
-    }
-    await this.#refuseIfHeld();
-    const limits =
-      seen.backendState === XenbusState.Initialised
-        ? PLAIN_TRANSPORT
-        : await readTransportLimits(store, link.backend.path);
-    const wanted = chooseTransport(want, limits);
-    const connection = Connection.open(host, link.backend.domid, abi, wanted, viewMemory);
-    this.#held.hold(connection);
-    this.#logTransport(wanted, connection.transport);
-    const neverTold = 'the back end was never told of it';
-    try {
-      const queues = connection.queues.map(({ ring, eventChannel }) => ({
-        ringGrefs: ring.grefs,
-        port: eventChannel.port,
-      }));
-      if (!(await this.#node.offer({ abi, isPersistent: want.isPersistent, queues }))) {
-        this.#held.finish(neverTold);
-      }
-    } catch (error) {
-      // A transaction that failed changed nothing; one whose answer was lost may have.
-      if (!isStoreLost(error)) {
-        this.#held.finish(neverTold);
-      }
-      throw error;
+    const backend = this.#link?.backend;
+    if (backend !== undefined) {
+      await this.#refuseIfHeld();
+      const { backendState } = seen;
+      await offerConnection(
+        this.#options,
+        this.#node,
+        this.#held,
+        backend,
+        backendState,
+        this.#log,
+      );
     }
   }
 
-  /** Both ends are ready: reads the disk, which is told only now, and hands the rings out. */
+  /** Both ends are ready: hands the rings out. */
   async #connect(): Promise<void> {
-    const { store, isSectorUnitTrusted, vbd, abi, want } = this.#options;
-    const link = this.#link;
-    const connection = this.#held.connection;
-    assert(link !== undefined && connection !== undefined, 'Connected to nothing.');
-    const { path, domid } = link.backend;
-    const { disk, sectors } = await readDisk(store, path, isSectorUnitTrusted ?? false);
-    if (!(await this.#node.switchState(XenbusState.Connected))) {
+    const backend = this.#link?.backend;
+    const { connection } = this.#held;
+    assert(backend !== undefined && connection !== undefined, 'Connected to nothing.');
+    const last = this.#attachment;
+    const completed = await completeConnection(
+      this.#options,
+      this.#node,
+      connection,
+      backend,
+      last,
+      this.#wasRestored,
+    );
+    if (completed === undefined || this.#goal !== 'serve') {
+      // Gone, or no longer wanted: the next look sees it.
       return;
     }
-    const last = this.#attachment;
-    const attachment: Attachment = {
-      vbd,
-      backendId: domid,
-      backendPath: path,
-      abi,
-      disk,
-      queues: connection.queues,
-      maxIndirectSegments: connection.transport.maxIndirectSegments,
-      isPersistent: want.isPersistent && disk.isPersistent,
-      generation: (last?.generation ?? 0) + 1,
-      areGrantsLost: last !== undefined && (this.#wasRestored || last.backendId !== domid),
-    };
+    const { attachment, sectors } = completed;
     this.#attachment = attachment;
     this.#knownSectors = sectors;
     this.#wasRestored = false;
-    this.#attempt = 0;
-    this.#recoveryDeadlineMs = Number.POSITIVE_INFINITY;
+    this.#deadlines.endRecovery();
     this.#held.use();
-    this.#log.info(`${this.#name}: connected to ${path}, ${disk.sectors} sectors.`);
+    this.#log.info(
+      `${this.#name}: connected to ${backend.path}, ${attachment.disk.sectors} sectors.`,
+    );
     if (last === undefined) {
       this.#attached.resolve(attachment);
     } else {
@@ -403,22 +373,11 @@ export class Frontend {
   }
 
   #resize(seen: Observation): void {
-    const last = this.#attachment;
     this.#knownSectors = seen.sectors;
-    if (last === undefined || seen.sectors === undefined) {
-      return;
-    }
-    let sectors: number;
-    try {
-      sectors = parseResize(last.backendPath, seen.sectors, last.disk);
-    } catch (error) {
-      this.#log.warn(`${toFrontendError(this.#name, error).message} The old size is kept.`);
-      return;
-    }
-    if (sectors !== last.disk.sectors) {
-      this.#log.info(`${this.#name}: resized from ${last.disk.sectors} to ${sectors} sectors.`);
-      this.#attachment = { ...last, disk: { ...last.disk, sectors } };
-      this.#events.resized?.(sectors);
+    const resized = this.#attachment && resizeAttachment(this.#attachment, seen.sectors, this.#log);
+    if (resized !== undefined) {
+      this.#attachment = resized;
+      this.#events.resized?.(resized.disk.sectors);
     }
   }
 
@@ -438,20 +397,23 @@ export class Frontend {
   }
 
   async #waitForReturn(event: FrontendEvent, seen: Observation): Promise<void> {
-    await this.#held.release();
     if (event === 'backendGone' && seen.frontendState !== XenbusState.Unknown) {
-      // At once: a back end that is made anew while we say Connected maps our old ring and fails.
+      // At once, for the reason given in #initialise.
       await this.#node.reset(XenbusState.Initialising);
     } else if (event === 'unplugged') {
       await this.#node.removeConnectionKeys();
     }
+    await this.#held.release();
     this.#log.info(`${this.#name}: waiting for the vbd and its back end to come back.`);
   }
 
   /** Leaves the vbd at Closed without our keys, gives everything back and reports the end. */
   async #finish(event: FrontendEvent): Promise<void> {
     try {
-      await this.#node.reset(XenbusState.Closed);
+      const isThere = await this.#node.reset(XenbusState.Closed);
+      if (isThere && this.#failure !== undefined) {
+        await this.#node.reportError(this.#failure.message);
+      }
     } catch (error) {
       this.#log.warn(toFrontendError(this.#name, error).message);
     }
@@ -475,7 +437,7 @@ export class Frontend {
     if (this.#goal === 'serve') {
       this.#goal = 'fail';
       this.#failure = error;
-      this.#startWait(this.#state);
+      this.#deadlines.startWait(this.#state, this.#goal);
       this.#wakeUp.poke();
     }
   }
@@ -491,7 +453,7 @@ export class Frontend {
     } else if (this.#attachment !== undefined && failure.code === 'HOST') {
       // Pages of the last ring come back when the back end lets go of them: try again.
       this.#log.warn(`${failure.message} It is tried again.`);
-      this.#stateDeadlineMs = this.#clock.nowMs();
+      this.#deadlines.endWait();
     } else {
       this.#fail(failure);
     }
@@ -499,6 +461,9 @@ export class Frontend {
 
   /** The end without a word to XenStore: it is lost, or the vbd is not ours. */
   async #die(error: unknown): Promise<void> {
+    if (this.#hasEnded) {
+      return;
+    }
     this.#state = 'failed';
     this.#held.detach('given-up');
     const failure = toFrontendError(this.#name, error);
@@ -507,6 +472,10 @@ export class Frontend {
   }
 
   #end(end: FrontendEnd): void {
+    if (this.#hasEnded) {
+      return;
+    }
+    this.#hasEnded = true;
     this.#state = end.reason === 'failed' ? 'failed' : 'closed';
     this.#ended.resolve(end);
     if (this.#attachment === undefined) {
@@ -532,60 +501,11 @@ export class Frontend {
     return path === undefined ? undefined : await readBackendError(this.#options.store, path);
   }
 
-  #logTransport(wanted: TransportChoice, granted: TransportChoice): void {
-    for (const cut of wanted.cuts) {
-      this.#log.info(`${this.#name}: ${cut}`);
-    }
-    if (granted !== wanted) {
-      const { limitPages, source } = this.#options.host.grantBudget();
-      this.#log.warn(
-        `${this.#name}: ${describeTransport(granted)} instead of ${describeTransport(wanted)}, ` +
-          `since only ${limitPages} pages may be granted; raise the limit in ${source}.`,
-      );
-    }
-  }
-
-  #startWait(state: FrontendState): void {
-    this.#stateDeadlineMs = this.#clock.nowMs() + this.#waitMs(state);
-  }
-
-  #waitMs(state: FrontendState): number {
-    switch (state) {
-      case 'initialising':
-        return this.#timeouts.initWaitMs;
-      case 'initialised':
-        return this.#timeouts.connectedMs;
-      case 'draining':
-        return this.#timeouts.drainMs;
-      case 'closing':
-        return this.#timeouts.closingMs;
-      case 'finishing':
-        return this.#timeouts.closedMs;
-      case 'absent':
-        return this.#goal === 'close' ? this.#timeouts.closedMs : this.#timeouts.appearMs;
-      case 'idle':
-      case 'connected':
-      case 'closed':
-      case 'failed':
-        return Number.POSITIVE_INFINITY;
-      default:
-        return state satisfies never;
-    }
-  }
-
   /** From here on the connection, or the attempt at one, is with the back end that is seen. */
-  async #linkTo(seen: Observation): Promise<void> {
-    const { backend, domid } = seen;
-    const lastPath = this.#link?.backend.path;
-    this.#link = backend === undefined ? undefined : { backend, domid };
-    if (backend !== undefined && (backend.path !== lastPath || this.#backendWatch === undefined)) {
-      const last = this.#backendWatch;
-      this.#backendWatch = await this.#watch(backend.path);
-      await last?.close();
+  async #linkTo({ backend, domid }: Observation): Promise<void> {
+    this.#link = backend && { backend, domid };
+    if (backend !== undefined) {
+      await this.#watches.follow(backend.path);
     }
-  }
-
-  async #watch(path: string): Promise<Watch> {
-    return await this.#options.store.watch(path, () => this.#wakeUp.poke());
   }
 }

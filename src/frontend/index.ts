@@ -5,6 +5,7 @@ export { type Clock, systemClock } from './clock.ts';
 export type { ViewMemory } from './connection.ts';
 export { FrontendError, type FrontendErrorCode } from './errors.ts';
 export { connectVbd, Frontend } from './frontend.ts';
+export { prepareHandBack } from './hand-back.ts';
 export { type Goal, interpret, type Link, type Situation } from './interpret.ts';
 export {
   type FrontendEvent,
@@ -16,14 +17,9 @@ export {
 } from './life-cycle.ts';
 export { type FrontendLog, silentLog } from './log.ts';
 export type { BackendLocation, Observation } from './observation.ts';
-export {
-  DEFAULT_TIMEOUTS,
-  type FrontendEnd,
-  type FrontendEvents,
-  type FrontendOptions,
-  type FrontendTimeouts,
-} from './options.ts';
+export type { FrontendEnd, FrontendEvents, FrontendOptions } from './options.ts';
 export { selectVbd } from './select-vbd.ts';
+export { DEFAULT_TIMEOUTS, type FrontendTimeouts } from './timeouts.ts';
 export {
   chooseTransport,
   shrinkTransport,

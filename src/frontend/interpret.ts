@@ -39,6 +39,8 @@ export interface Situation {
   readonly isTimeUp: boolean;
   /** The pause between two attempts at a connection is over. */
   readonly isRetryDue: boolean;
+  /** Our Closed went unanswered long enough to be said again. */
+  readonly isNudgeDue: boolean;
   /** `sectors` as last taken over. */
   readonly knownSectors: string | undefined;
 }
@@ -123,13 +125,18 @@ function interpretInitialising(situation: Situation): FrontendEvent | undefined 
 }
 
 function interpretInitialised(situation: Situation): FrontendEvent | undefined {
-  const { observation, goal } = situation;
-  const lost = interpretLoss(situation) ?? interpretReset(observation);
+  const { observation, goal, isTimeUp } = situation;
+  const lost = interpretLoss(situation);
   if (lost !== undefined) {
     return lost;
   }
   if (goal !== 'serve') {
     return goal === 'close' ? 'closeRequested' : 'givenUp';
+  }
+  // When the keys could not be written our state is still Initialising, by our own hand.
+  const reset = isTimeUp ? undefined : interpretReset(observation);
+  if (reset !== undefined) {
+    return reset;
   }
   const { linkedState } = observation;
   if (linkedState === XenbusState.Connected) {
@@ -193,7 +200,7 @@ function interpretFinishing(situation: Situation): FrontendEvent | undefined {
       return goal === 'close' ? 'finishedForGood' : 'finishedInVain';
     }
     if (!situation.isTimeUp) {
-      return undefined;
+      return situation.isNudgeDue ? 'nudged' : undefined;
     }
     return goal === 'close' ? 'abandoned' : 'timedOut';
   }
@@ -207,7 +214,10 @@ function interpretFinishing(situation: Situation): FrontendEvent | undefined {
     }
     return situation.isRetryDue ? 'finished' : undefined;
   }
-  return situation.isTimeUp && !wasConnected ? 'timedOut' : undefined;
+  if (situation.isTimeUp && !wasConnected) {
+    return 'timedOut';
+  }
+  return situation.isNudgeDue ? 'nudged' : undefined;
 }
 
 function interpretAbsent(situation: Situation): FrontendEvent | undefined {

@@ -99,6 +99,8 @@ export type FrontendEvent =
   | 'timedOut'
   /** A wait of the recovery is over: try again. */
   | 'retried'
+  /** Closed is said again, to a back end that looks only when we write. */
+  | 'nudged'
   /** The end, with a back end that did not confirm. */
   | 'abandoned';
 
@@ -195,6 +197,7 @@ export const LIFE_CYCLE: Readonly<
     unpluggedForGood: { to: 'closed', finishedBecause: BACKEND_CLOSED },
     finishedForGood: { to: 'closed', finishedBecause: BACKEND_CLOSED },
     finishedInVain: { to: 'failed', finishedBecause: BACKEND_CLOSED },
+    nudged: { to: 'finishing' },
     abandoned: { to: 'closed' },
     timedOut: { to: 'failed' },
   },

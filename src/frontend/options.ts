@@ -8,6 +8,7 @@ import type { Clock } from './clock.ts';
 import type { ViewMemory } from './connection.ts';
 import type { FrontendError } from './errors.ts';
 import type { FrontendLog } from './log.ts';
+import type { FrontendTimeouts } from './timeouts.ts';
 import type { TransportWish } from './transport-choice.ts';
 import type { HolderOf, VbdDescription } from './vbd.ts';
 
@@ -52,34 +53,6 @@ export interface FrontendEvents {
   /** The end. */
   ended?(end: FrontendEnd): void;
 }
-
-/** Bounds of the waits, in milliseconds. */
-export interface FrontendTimeouts {
-  /** For the directories of the vbd to appear, when it is attached at start. */
-  readonly appearMs: number;
-  /** For the back end to reach InitWait. */
-  readonly initWaitMs: number;
-  /** For the back end to reach Connected. */
-  readonly connectedMs: number;
-  /** For requests in flight, when the back end wants to close. */
-  readonly drainMs: number;
-  /** For the back end to reach Closing. */
-  readonly closingMs: number;
-  /** For the back end to reach Closed. */
-  readonly closedMs: number;
-  /** From the loss of a connection to the next; Infinity to wait for ever. */
-  readonly reconnectMs: number;
-}
-
-export const DEFAULT_TIMEOUTS: FrontendTimeouts = {
-  appearMs: 5_000,
-  initWaitMs: 20_000,
-  connectedMs: 20_000,
-  drainMs: 30_000,
-  closingMs: 5_000,
-  closedMs: 20_000,
-  reconnectMs: Number.POSITIVE_INFINITY,
-};
 
 export interface FrontendOptions {
   readonly host: XenHost;

@@ -15,6 +15,8 @@ import {
 /** What a transaction offers here. */
 type Transaction = Pick<XenStoreClient, 'read' | 'write' | 'rm' | 'directory'>;
 
+/** The number that stands before an error's text: Linux's for a failure of no particular kind. */
+const EIO = 5;
 /** Conflicts that a write bears: the toolstack and the back end are busy at the same moments. */
 const ATTEMPTS = 20;
 
@@ -60,11 +62,22 @@ export class VbdNode {
   }
 
   /**
-   * Leaves an error where operators look for it (xenbus_dev_error of Linux): the directory
-   * `error/` of our own home.
+   * Leaves an error where operators look for it, as xenbus_dev_error of Linux does: below `error/`
+   * in our own home, a number before the text.
    */
   async reportError(message: string): Promise<void> {
-    await this.#store.write(`error/${this.path}/error`, message.slice(0, 1000));
+    await this.#store.write(`error/${this.path}/error`, `${EIO} ${message.slice(0, 1000)}`);
+  }
+
+  /** Takes it back, when the vbd works. That it cannot be removed is no reason not to work. */
+  async removeError(): Promise<void> {
+    try {
+      await this.#store.rm(`error/${this.path}`);
+    } catch (error) {
+      if (!(error instanceof XenStoreError) || error.code === 'CLOSED') {
+        throw error;
+      }
+    }
   }
 
   async #removeConnectionKeys(transaction: Transaction): Promise<void> {
@@ -75,22 +88,29 @@ export class VbdNode {
     }
   }
 
-  /** Runs `action` in a transaction in which our state exists. */
+  /**
+   * Runs `action` in a transaction in which our state exists. Returns false when that is missing,
+   * or something else that the transaction looked at: after a restore of the guest, an open
+   * transaction finds nothing at all.
+   */
   async #change(action: (transaction: Transaction) => Promise<void>): Promise<boolean> {
     return await this.#store.transaction(
-      async (transaction) => {
-        try {
-          await transaction.read(`${this.path}/state`);
-        } catch (error) {
-          if (error instanceof XenStoreError && error.code === 'ENOENT') {
-            return false;
-          }
-          throw error;
-        }
-        await action(transaction);
-        return true;
-      },
+      (transaction) =>
+        unlessMissing(transaction.read(`${this.path}/state`).then(() => action(transaction))),
       { attempts: ATTEMPTS },
     );
+  }
+}
+
+/** Whether `done` came to its end; false when something it needs is not there. */
+async function unlessMissing(done: Promise<void>): Promise<boolean> {
+  try {
+    await done;
+    return true;
+  } catch (error) {
+    if (error instanceof XenStoreError && error.code === 'ENOENT') {
+      return false;
+    }
+    throw error;
   }
 }

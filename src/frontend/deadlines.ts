@@ -1,0 +1,99 @@
+/** The moments at which time alone makes the front end look again. */
+
+import type { Clock } from './clock.ts';
+import type { Goal } from './interpret.ts';
+import type { FrontendState } from './life-cycle.ts';
+import { retryPauseMs } from './retry-pause.ts';
+import { boundOfWaitMs, type FrontendTimeouts } from './timeouts.ts';
+
+/**
+ * When Closed is said again. A back end looks at our state when we write it; if its own state is
+ * changed behind its back in between, as a toolstack does for a removal, it waits for us.
+ */
+const NUDGE_MS = 2_000;
+
+/** Which of them have come. */
+export interface DueTimes {
+  readonly isTimeUp: boolean;
+  readonly isRetryDue: boolean;
+  readonly isNudgeDue: boolean;
+  readonly isRecoveryOver: boolean;
+}
+
+export class Deadlines {
+  readonly #clock: Clock;
+  readonly #timeouts: FrontendTimeouts;
+  /** The bounded wait of the present state. */
+  #stateMs = Number.POSITIVE_INFINITY;
+  /** The pause before the next attempt. */
+  #retryMs = Number.POSITIVE_INFINITY;
+  #nudgeMs = Number.POSITIVE_INFINITY;
+  /** From the loss of a connection to the next. */
+  #recoveryMs = Number.POSITIVE_INFINITY;
+  /** Attempts since the last connection stood. */
+  #attempts = 0;
+
+  constructor(clock: Clock, timeouts: FrontendTimeouts) {
+    this.#clock = clock;
+    this.#timeouts = timeouts;
+  }
+
+  startWait(state: FrontendState, goal: Goal): void {
+    this.#stateMs = this.#clock.nowMs() + boundOfWaitMs(state, goal, this.#timeouts);
+  }
+
+  /** The present wait is pointless. */
+  endWait(): void {
+    this.#stateMs = this.#clock.nowMs();
+  }
+
+  startRetryPause(): void {
+    this.#retryMs = this.#clock.nowMs() + retryPauseMs(this.#attempts);
+  }
+
+  startNudgePause(): void {
+    this.#nudgeMs = this.#clock.nowMs() + NUDGE_MS;
+  }
+
+  /** The connection was lost, unless it was lost already. */
+  startRecovery(): void {
+    if (this.#recoveryMs === Number.POSITIVE_INFINITY) {
+      this.#recoveryMs = this.#clock.nowMs() + this.#timeouts.reconnectMs;
+    }
+  }
+
+  /** Counts an attempt at a connection; returns how many there were since the last one stood. */
+  countAttempt(): number {
+    this.#attempts++;
+    return this.#attempts;
+  }
+
+  /** A connection stands. */
+  endRecovery(): void {
+    this.#recoveryMs = Number.POSITIVE_INFINITY;
+    this.#attempts = 0;
+  }
+
+  due(): DueTimes {
+    const nowMs = this.#clock.nowMs();
+    return {
+      isTimeUp: nowMs >= this.#stateMs,
+      isRetryDue: nowMs >= this.#retryMs,
+      isNudgeDue: nowMs >= this.#nudgeMs,
+      isRecoveryOver: nowMs >= this.#recoveryMs,
+    };
+  }
+
+  /** The next of those that matter. What is due already brought nothing: only a change can help. */
+  nextMs(state: FrontendState, goal: Goal): number {
+    const nowMs = this.#clock.nowMs();
+    const all = [this.#stateMs];
+    if (state === 'finishing') {
+      all.push(this.#retryMs, this.#nudgeMs);
+    }
+    if (goal === 'serve') {
+      all.push(this.#recoveryMs);
+    }
+    return Math.min(...all.map((at) => (at > nowMs ? at : Number.POSITIVE_INFINITY)));
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * The two halves of connecting (xen/include/public/io/blkif.h, "State Diagrams"): what we tell when
+ * the back end is at InitWait, and what we read when it is Connected. Between them the back end
+ * maps the rings.
+ */
+
+import { XenbusState } from '../blkif/index.ts';
+import type { Attachment } from './attachment.ts';
+import { readDisk, readTransportLimits } from './backend-keys.ts';
+import { Connection } from './connection.ts';
+import { isStoreLost } from './failures.ts';
+import type { HeldConnection } from './held-connection.ts';
+import type { FrontendLog } from './log.ts';
+import type { BackendLocation } from './observation.ts';
+import type { FrontendOptions } from './options.ts';
+import {
+  chooseTransport,
+  describeTransport,
+  PLAIN_TRANSPORT,
+  type TransportChoice,
+} from './transport-choice.ts';
+import type { VbdNode } from './vbd-node.ts';
+
+/**
+ * Grants rings, binds channels, and tells the back end, which is at `backendState`. The connection
+ * is in `held` from the moment that something is granted.
+ */
+export async function offerConnection(
+  options: FrontendOptions,
+  node: VbdNode,
+  held: HeldConnection,
+  backend: BackendLocation,
+  backendState: XenbusState,
+  log: FrontendLog,
+): Promise<void> {
+  const { store, host, want, abi, viewMemory } = options;
+  // A back end that is past InitWait before us is an old one, which tells no limits.
+  const limits =
+    backendState === XenbusState.Initialised
+      ? PLAIN_TRANSPORT
+      : await readTransportLimits(store, backend.path);
+  const wanted = chooseTransport(want, limits);
+  const connection = Connection.open(host, backend.domid, abi, wanted, viewMemory);
+  held.hold(connection);
+  logTransport(options, wanted, connection.transport, log);
+  const queues = connection.queues.map(({ ring, eventChannel }) => ({
+    ringGrefs: ring.grefs,
+    port: eventChannel.port,
+  }));
+  const neverTold = 'the back end was never told of it';
+  try {
+    if (!(await node.offer({ abi, isPersistent: want.isPersistent, queues }))) {
+      held.finish(neverTold);
+    }
+  } catch (error) {
+    // A transaction that failed changed nothing; one whose answer was lost may have.
+    if (!isStoreLost(error)) {
+      held.finish(neverTold);
+    }
+    throw error;
+  }
+}
+
+/** What {@link completeConnection} gives. */
+export interface CompletedConnection {
+  readonly attachment: Attachment;
+  /** `sectors` as it stands there. */
+  readonly sectors: string | undefined;
+}
+
+/**
+ * Reads the disk of the Connected back end, which tells it only now, and sets our state to
+ * Connected. Undefined when our directory vanished.
+ *
+ * @param last - the attachment before this one.
+ * @throws FrontendError BAD_BACKEND
+ */
+export async function completeConnection(
+  options: FrontendOptions,
+  node: VbdNode,
+  connection: Connection,
+  backend: BackendLocation,
+  last: Attachment | undefined,
+  wasRestored: boolean,
+): Promise<CompletedConnection | undefined> {
+  const { store, isSectorUnitTrusted, vbd, abi, want } = options;
+  const { disk, sectors } = await readDisk(store, backend.path, isSectorUnitTrusted ?? false);
+  if (!(await node.switchState(XenbusState.Connected))) {
+    return undefined;
+  }
+  await node.removeError();
+  const attachment: Attachment = {
+    vbd,
+    backendId: backend.domid,
+    backendPath: backend.path,
+    abi,
+    disk,
+    queues: connection.queues,
+    maxIndirectSegments: connection.transport.maxIndirectSegments,
+    isPersistent: want.isPersistent && disk.isPersistent,
+    generation: (last?.generation ?? 0) + 1,
+    areGrantsLost: last !== undefined && (wasRestored || last.backendId !== backend.domid),
+  };
+  return { attachment, sectors };
+}
+
+function logTransport(
+  options: FrontendOptions,
+  wanted: TransportChoice,
+  granted: TransportChoice,
+  log: FrontendLog,
+): void {
+  const { host, vbd } = options;
+  for (const cut of wanted.cuts) {
+    log.info(`${vbd.name}: ${cut}`);
+  }
+  if (granted !== wanted) {
+    const { limitPages, source } = host.grantBudget();
+    log.warn(
+      `${vbd.name}: ${describeTransport(granted)} instead of ${describeTransport(wanted)}, ` +
+        `since only ${limitPages} pages may be granted; raise the limit in ${source}.`,
+    );
+  }
+}

@@ -13,6 +13,8 @@ export interface ExportEntry extends ExportInfo {
   readonly description: string;
   /** Hide the export from clients that did not start TLS. Default false. */
   readonly isTlsRequired?: boolean;
+  /** The names of the metadata contexts it has, `base:allocation` for one. Default none. */
+  readonly metaContextNames?: readonly string[];
 }
 
 /** The exports of a server. Called during handshakes, never during transmission. */

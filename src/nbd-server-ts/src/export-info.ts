@@ -29,7 +29,7 @@ export interface ExportInfo {
   readonly canMultiConn: boolean;
   /** The disk spins. */
   readonly isRotational: boolean;
-  /** Smallest sensible request, a power of two from 1 to 65536. */
+  /** Unit of offsets and lengths, a power of two from 1 to 65536; else the request is refused. */
   readonly minimumBlockBytes: number;
   /** Best request size and alignment, a power of two of at least 512 and the minimum. */
   readonly preferredBlockBytes: number;
@@ -102,6 +102,10 @@ export function assertExportInfo(info: ExportInfo): void {
   assert(
     isPowerOfTwo(minimumBlockBytes) && minimumBlockBytes <= 65536,
     `The minimum block size is a power of two from 1 to 65536, not ${minimumBlockBytes}.`,
+  );
+  assert(
+    sizeBytes % minimumBlockBytes === 0,
+    `The size of an export is a multiple of its minimum block size, not ${sizeBytes}.`,
   );
   assert(
     isPowerOfTwo(preferredBlockBytes) && preferredBlockBytes >= Math.max(512, minimumBlockBytes),

@@ -15,12 +15,20 @@ export interface NegotiationOffers {
   readonly extendedHeaders: boolean;
 }
 
+/** A metadata context the client chose, and the id that stands for it in replies. */
+export interface MetaContextChoice {
+  readonly id: number;
+  readonly name: string;
+}
+
 /** What was agreed when the handshake ended in transmission. */
 export interface NegotiationResult<Entry extends ExportEntry = ExportEntry> {
   readonly export: Entry;
   /** The flags that were sent to the client. */
   readonly transmissionFlags: number;
   readonly agreement: Agreement;
+  /** The metadata contexts to report in BLOCK_STATUS. */
+  readonly metaContexts: readonly MetaContextChoice[];
   readonly isTls: boolean;
 }
 
@@ -40,6 +48,8 @@ export class HandshakeState<Entry extends ExportEntry> {
   isTls = false;
   isStructured = false;
   isExtended = false;
+  /** The last choice of contexts, and the canonical name of the export it was made for. */
+  metaContexts: { exportName: string; choices: readonly MetaContextChoice[] } | undefined;
   result: NegotiationResult<Entry> | undefined;
   /** Replies not yet handed out. */
   outgoing: Uint8Array[] = [];
@@ -56,12 +66,25 @@ export class HandshakeState<Entry extends ExportEntry> {
     this.tls = tls;
   }
 
-  agreement(): Agreement {
+  /** The choice of contexts as far as it holds for `entry`: one for another export is void. */
+  metaContextsOf(entry: Entry): readonly MetaContextChoice[] {
+    if (this.metaContexts?.exportName !== entry.name) return [];
+    return this.metaContexts.choices;
+  }
+
+  agreementFor(entry: Entry): Agreement {
     return {
       isStructured: this.isStructured,
       isExtended: this.isExtended,
-      hasMetaContexts: false,
+      hasMetaContexts: this.metaContextsOf(entry).length > 0,
     };
+  }
+
+  /** Forgets everything that options agreed on. */
+  forget(): void {
+    this.isStructured = false;
+    this.isExtended = false;
+    this.metaContexts = undefined;
   }
 
   /** Finds an export that this client may see. */

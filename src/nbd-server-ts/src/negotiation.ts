@@ -115,10 +115,8 @@ export class Negotiation<Entry extends ExportEntry = ExportEntry> {
    */
   tlsEstablished(): void {
     assert(this.#stage === 'tlsHandshake', 'TLS was established without a STARTTLS.');
-    const state = this.#state;
-    state.isTls = true;
-    state.isStructured = false;
-    state.isExtended = false;
+    this.#state.forget();
+    this.#state.isTls = true;
     this.#collect('optionHeader', OPTION_HEADER_BYTES);
   }
 

@@ -73,3 +73,25 @@ export function parseInfoQuery(data: Uint8Array): InfoQuery | undefined {
   for (let kind = reader.uint16(); kind !== undefined; kind = reader.uint16()) kinds.add(kind);
   return { exportName, kinds };
 }
+
+/** The data of NBD_OPT_LIST_META_CONTEXT and NBD_OPT_SET_META_CONTEXT. */
+export interface MetaContextQuery {
+  readonly exportName: string;
+  readonly queries: readonly string[];
+}
+
+/** Parses u32 name length, name, u32 n, n x (u32 length, query). */
+export function parseMetaContextQuery(data: Uint8Array): MetaContextQuery | undefined {
+  const reader = new PayloadReader(data);
+  const exportName = reader.string();
+  const queryCount = reader.uint32();
+  if (exportName === undefined || queryCount === undefined) return undefined;
+  const queries: string[] = [];
+  while (queries.length < queryCount) {
+    // A query is at least 4 bytes, so a large count ends here as soon as the data is used up.
+    const query = reader.string();
+    if (query === undefined) return undefined;
+    queries.push(query);
+  }
+  return reader.leftBytes === 0 ? { exportName, queries } : undefined;
+}

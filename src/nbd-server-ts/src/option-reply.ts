@@ -75,6 +75,14 @@ export function encodeOptionReply(
   return bytes;
 }
 
+/** NBD_REP_META_CONTEXT: u32 id, name. */
+export function encodeMetaContextReply(option: number, id: number, name: string): Uint8Array {
+  const idBytes = new Uint8Array(4);
+  viewOf(idBytes).setUint32(0, id);
+  const data = joinBytes([idBytes, encodeString(name)]);
+  return encodeOptionReply(option, NbdRep.META_CONTEXT, data);
+}
+
 /**
  * One error reply with a text for people. The text is never empty and ends with a full stop:
  * nbd-client overwrites the last byte of it.

@@ -70,16 +70,24 @@ export {
   type NegotiationStep,
 } from './negotiation.ts';
 export {
+  BLOCK_STATUS_EXT_PREFIX_BYTES,
+  BLOCK_STATUS_PREFIX_BYTES,
   ERROR_OFFSET_SUFFIX_BYTES,
   ERROR_PREFIX_BYTES,
+  EXTENT_BYTES,
+  EXTENT_EXT_BYTES,
+  encodeBlockStatusExtPrefix,
   encodeChunkHeader,
   encodeErrorOffsetSuffix,
   encodeErrorPrefix,
   encodeExtendedChunkHeader,
+  encodeExtent,
+  encodeExtentExt,
   encodeOffsetDataPrefix,
   encodeOffsetHolePayload,
   encodeSimpleReply,
   encodeUint64,
+  MAX_EXTENTS_PER_CHUNK,
   OFFSET_DATA_PREFIX_BYTES,
   OFFSET_HOLE_PAYLOAD_BYTES,
 } from './reply.ts';
@@ -90,4 +98,4 @@ export {
   type NbdRequest,
   requestPayloadBytes,
 } from './request.ts';
-export { checkRequest } from './request-check.ts';
+export { checkRequest, explainRefusal } from './request-check.ts';

@@ -119,3 +119,42 @@ export function encodeErrorPrefix(
 export function encodeErrorOffsetSuffix(view: DataView, at: number, offset: number): void {
   encodeUint64(view, at, offset);
 }
+
+/** Bytes of payload of a BLOCK_STATUS chunk before its extents. */
+export const BLOCK_STATUS_PREFIX_BYTES = 4;
+/** Bytes of one extent of a BLOCK_STATUS chunk. */
+export const EXTENT_BYTES = 8;
+/** Bytes of payload of a BLOCK_STATUS_EXT chunk before its extents. */
+export const BLOCK_STATUS_EXT_PREFIX_BYTES = 8;
+/** Bytes of one extent of a BLOCK_STATUS_EXT chunk. */
+export const EXTENT_EXT_BYTES = 16;
+/** More extents than this must not stand in one chunk. */
+export const MAX_EXTENTS_PER_CHUNK: number = 2 ** 20;
+
+/** Writes one extent of a BLOCK_STATUS chunk: u32 length, u32 flags. */
+export function encodeExtent(view: DataView, at: number, lengthBytes: number, flags: number): void {
+  view.setUint32(at, lengthBytes);
+  view.setUint32(at + 4, flags);
+}
+
+/** Writes the 8 bytes before the extents of a BLOCK_STATUS_EXT chunk: u32 id, u32 count. */
+export function encodeBlockStatusExtPrefix(
+  view: DataView,
+  at: number,
+  contextId: number,
+  extentCount: number,
+): void {
+  view.setUint32(at, contextId);
+  view.setUint32(at + 4, extentCount);
+}
+
+/** Writes one extent of a BLOCK_STATUS_EXT chunk: u64 length, u64 flags. */
+export function encodeExtentExt(
+  view: DataView,
+  at: number,
+  lengthBytes: number,
+  flags: number,
+): void {
+  encodeUint64(view, at, lengthBytes);
+  encodeUint64(view, at + 8, flags);
+}

@@ -2,7 +2,7 @@
 // Sections "Request types", "Command flags" and "Error values". Pure and allocation-free: called
 // once per request before any work; whoever serves the request afterwards checks nothing again.
 
-import { NbdCmd, NbdCmdFlag, NbdErrno } from './constants.ts';
+import { NbdCmd, NbdCmdFlag, NbdErrno, nbdCmdFlagNames, nbdCmdName } from './constants.ts';
 import { type Agreement, type ExportInfo, SIMPLE_AGREEMENT } from './export-info.ts';
 import type { NbdRequest } from './request.ts';
 
@@ -37,6 +37,12 @@ function checkFlags(request: NbdRequest, info: ExportInfo, agreement: Agreement)
   // takes a payload.
   if ((flags & NbdCmdFlag.PAYLOAD_LEN) !== 0 && command !== NbdCmd.WRITE) return NbdErrno.EINVAL;
   return NbdErrno.OK;
+}
+
+/** True when the range is not made of whole blocks; a server may demand that (minimum > 1). */
+function isMisaligned(request: NbdRequest, minimumBlockBytes: number): boolean {
+  if (minimumBlockBytes === 1) return false;
+  return request.offset % minimumBlockBytes !== 0 || request.lengthBytes % minimumBlockBytes !== 0;
 }
 
 /** Checks what only one command demands: that it is offered, its range, its length. */
@@ -83,7 +89,8 @@ function checkCommand(request: NbdRequest, info: ExportInfo, agreement: Agreemen
  *
  * - EPERM: something that writes, on a read-only export (before all other rules)
  * - EINVAL: unknown command or flag, a flag that is not allowed there or was not negotiated, a
- *   command that was not offered, READ, TRIM, CACHE or BLOCK_STATUS past the end, too long
+ *   command that was not offered, READ, TRIM, CACHE or BLOCK_STATUS past the end, too long, not
+ *   aligned to the minimum block size
  * - ENOSPC: WRITE or WRITE_ZEROES past the end
  * - ENOTSUP: FAST_ZERO where zeroing is not fast
  *
@@ -101,5 +108,44 @@ export function checkRequest(
   if (isWriteLike && info.isReadOnly) return NbdErrno.EPERM;
   const flagsErrno = checkFlags(request, info, agreement);
   if (flagsErrno !== NbdErrno.OK) return flagsErrno;
-  return checkCommand(request, info, agreement);
+  const commandErrno = checkCommand(request, info, agreement);
+  if (commandErrno !== NbdErrno.OK) return commandErrno;
+  return isMisaligned(request, info.minimumBlockBytes) ? NbdErrno.EINVAL : NbdErrno.OK;
+}
+
+/**
+ * Says in words why `checkRequest` answered with `errno`: for the text of an error chunk and for
+ * the log. Not for the hot path.
+ */
+export function explainRefusal(
+  request: NbdRequest,
+  info: ExportInfo,
+  errno: number,
+  agreement: Agreement = SIMPLE_AGREEMENT,
+): string {
+  const name = nbdCmdName(request.command);
+  if (errno === NbdErrno.EPERM) return `${name} is not possible: the export is read-only.`;
+  if (errno === NbdErrno.ENOTSUP) return `${name} would not be faster than writing.`;
+  if (checkFlags(request, info, agreement) !== NbdErrno.OK) {
+    return `${name} with flags ${nbdCmdFlagNames(request.flags)}: not known, not allowed here, or not agreed on.`;
+  }
+  const range = `offset ${request.offset}, length ${request.lengthBytes}`;
+  if (request.command === NbdCmd.FLUSH && (request.offset !== 0 || request.lengthBytes !== 0)) {
+    return `${name} with a range (${range}): both have to be zero.`;
+  }
+  const isIo = request.command === NbdCmd.READ || request.command === NbdCmd.WRITE;
+  const isOffered =
+    isIo ||
+    checkCommand({ ...request, offset: 0, lengthBytes: 1 }, info, agreement) === NbdErrno.OK;
+  if (!isOffered) return `${name} was not offered for this export.`;
+  if (isPastTheEnd(request, info.sizeBytes)) {
+    return `${name} past the end (${range}, export size ${info.sizeBytes}).`;
+  }
+  if (isIo && request.lengthBytes > info.maxRequestBytes) {
+    return `${name} of ${request.lengthBytes} bytes: at most ${info.maxRequestBytes} are served.`;
+  }
+  if (isMisaligned(request, info.minimumBlockBytes)) {
+    return `${name} not aligned to ${info.minimumBlockBytes} bytes (${range}).`;
+  }
+  return `${name} refused (${range}).`;
 }

@@ -9,31 +9,26 @@ import type { Attachment } from './attachment.ts';
 import { readDisk, readTransportLimits } from './backend-keys.ts';
 import { Connection } from './connection.ts';
 import { isStoreLost } from './failures.ts';
-import type { HeldConnection } from './held-connection.ts';
-import type { FrontendLog } from './log.ts';
+import type { Life } from './life.ts';
 import type { BackendLocation } from './observation.ts';
-import type { FrontendOptions } from './options.ts';
 import {
   chooseTransport,
   describeTransport,
   PLAIN_TRANSPORT,
   type TransportChoice,
 } from './transport-choice.ts';
-import type { VbdNode } from './vbd-node.ts';
 
 /**
  * Grants rings, binds channels, and tells the back end, which is at `backendState`. The connection
- * is in `held` from the moment that something is granted.
+ * is held from the moment that something is granted.
  */
 export async function offerConnection(
-  options: FrontendOptions,
-  node: VbdNode,
-  held: HeldConnection,
+  life: Life,
   backend: BackendLocation,
   backendState: XenbusState,
-  log: FrontendLog,
 ): Promise<void> {
-  const { store, host, want, abi, viewMemory } = options;
+  const { node, held } = life;
+  const { store, host, want, abi, viewMemory } = life.options;
   // A back end that is past InitWait before us is an old one, which tells no limits.
   const limits =
     backendState === XenbusState.Initialised
@@ -42,7 +37,7 @@ export async function offerConnection(
   const wanted = chooseTransport(want, limits);
   const connection = Connection.open(host, backend.domid, abi, wanted, viewMemory);
   held.hold(connection);
-  logTransport(options, wanted, connection.transport, log);
+  logTransport(life, wanted, connection.transport);
   const queues = connection.queues.map(({ ring, eventChannel }) => ({
     ringGrefs: ring.grefs,
     port: eventChannel.port,
@@ -72,18 +67,15 @@ export interface CompletedConnection {
  * Reads the disk of the Connected back end, which tells it only now, and sets our state to
  * Connected. Undefined when our directory vanished.
  *
- * @param last - the attachment before this one.
  * @throws FrontendError BAD_BACKEND
  */
 export async function completeConnection(
-  options: FrontendOptions,
-  node: VbdNode,
+  life: Life,
   connection: Connection,
   backend: BackendLocation,
-  last: Attachment | undefined,
-  wasRestored: boolean,
 ): Promise<CompletedConnection | undefined> {
-  const { store, isSectorUnitTrusted, vbd, abi, want } = options;
+  const { node, attachment: last, wasRestored } = life;
+  const { store, isSectorUnitTrusted, vbd, abi, want } = life.options;
   const { disk, sectors } = await readDisk(store, backend.path, isSectorUnitTrusted ?? false);
   if (!(await node.switchState(XenbusState.Connected))) {
     return undefined;
@@ -105,19 +97,17 @@ export async function completeConnection(
 }
 
 function logTransport(
-  options: FrontendOptions,
+  { options, log, name }: Life,
   wanted: TransportChoice,
   granted: TransportChoice,
-  log: FrontendLog,
 ): void {
-  const { host, vbd } = options;
   for (const cut of wanted.cuts) {
-    log.info(`${vbd.name}: ${cut}`);
+    log.info(`${name}: ${cut}`);
   }
   if (granted !== wanted) {
-    const { limitPages, source } = host.grantBudget();
+    const { limitPages, source } = options.host.grantBudget();
     log.warn(
-      `${vbd.name}: ${describeTransport(granted)} instead of ${describeTransport(wanted)}, ` +
+      `${name}: ${describeTransport(granted)} instead of ${describeTransport(wanted)}, ` +
         `since only ${limitPages} pages may be granted; raise the limit in ${source}.`,
     );
   }

@@ -229,6 +229,6 @@ export function transition(state: FrontendState, event: FrontendEvent): LifeCycl
 }
 
 /** Whether the life is over. */
-export function isFinal(state: FrontendState): boolean {
+export function isFinal(state: FrontendState): state is 'closed' | 'failed' {
   return state === 'closed' || state === 'failed';
 }

@@ -33,32 +33,18 @@ export function bytesOf(pages: GrantedPages): Uint8Array {
   return new Uint8Array(viewMemory(pages.address, pages.pageCount * 4096));
 }
 
-/** One one-page ring with its event channel, filled by hand. */
-export class HandFront {
-  readonly pages: GrantedPages;
-  readonly handle: EventChannelHandle;
+/** A one-page ring, filled by hand. */
+export class HandRing {
   readonly words: Uint32Array;
   readonly view: DataView;
-  channel: EventChannel | undefined;
   requests = 0;
   responses = 0;
 
-  constructor(host: SimulatedHost) {
-    this.pages = host.grantPages(0, 1, 'read-write');
-    this.handle = host.bindEventChannel(0);
-    const buffer = viewMemory(this.pages.address, 4096);
+  constructor(buffer: ArrayBuffer) {
     this.words = new Uint32Array(buffer, 0, 16);
     this.view = new DataView(buffer);
     this.words[REQ_EVENT] = 1;
     this.words[RSP_EVENT] = 1;
-  }
-
-  /** Opens the event channel as a lane does: through the module that the handle names. */
-  async open(): Promise<void> {
-    const module = (await import(this.handle.moduleUrl)) as {
-      openEventChannel(handle: EventChannelHandle): EventChannel;
-    };
-    this.channel = module.openEventChannel(this.handle);
   }
 
   /** Starts a request: operation, second byte, handle 0, id. Returns the slot's offset. */
@@ -88,7 +74,6 @@ export class HandFront {
 
   push(): void {
     Atomics.store(this.words, REQ_PROD, this.requests);
-    this.channel?.notify();
   }
 
   /** Takes the responses that are there. */
@@ -105,6 +90,33 @@ export class HandFront {
     }
     Atomics.store(this.words, RSP_EVENT, this.responses + 1);
     return taken;
+  }
+}
+
+/** A ring in granted memory, with its event channel. */
+export class HandFront extends HandRing {
+  readonly pages: GrantedPages;
+  readonly handle: EventChannelHandle;
+  channel: EventChannel | undefined;
+
+  constructor(host: SimulatedHost) {
+    const pages = host.grantPages(0, 1, 'read-write');
+    super(viewMemory(pages.address, 4096));
+    this.pages = pages;
+    this.handle = host.bindEventChannel(0);
+  }
+
+  /** Opens the event channel as a lane does: through the module that the handle names. */
+  async open(): Promise<void> {
+    const module = (await import(this.handle.moduleUrl)) as {
+      openEventChannel(handle: EventChannelHandle): EventChannel;
+    };
+    this.channel = module.openEventChannel(this.handle);
+  }
+
+  override push(): void {
+    super.push();
+    this.channel?.notify();
   }
 
   /** Waits for `count` responses, with an eye on the event channel's descriptor. */

@@ -4,7 +4,7 @@
  */
 
 import type { XenStoreClient } from 'xenstore-client';
-import { parseXenbusState, XenbusState } from '../blkif/index.ts';
+import { formatXenbusState, parseXenbusState, XenbusState } from '../blkif/index.ts';
 import { FrontendError } from './errors.ts';
 import { describeVbd, type VbdDescription } from './vbd.ts';
 import { VbdNode } from './vbd-node.ts';
@@ -38,8 +38,8 @@ export async function prepareHandBack(
   } catch (error) {
     throw new FrontendError(
       'TIMEOUT',
-      `${vbd.name} cannot be handed back: the state of its back end ${backendPath} is ${seen} ` +
-        `instead of ${XenbusState.InitWait}. Detach and attach the disk.`,
+      `${vbd.name} cannot be handed back: the state of its back end ${backendPath} is ` +
+        `${formatXenbusState(seen)} instead of ${formatXenbusState(XenbusState.InitWait)}. Detach and attach the disk.`,
       { cause: error },
     );
   }

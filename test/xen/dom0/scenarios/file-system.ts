@@ -21,9 +21,9 @@ export const fileSystem: Scenario = {
 
 async function fileSystemRoundTrip(lab: Lab): Promise<void> {
   const vbd = await createVbd(lab, { sizeBytes: 64 << 20 });
-  const { daemon, socket } = await serveVbd(lab, vbd);
+  const served = await serveVbd(lab, vbd);
   strictEqual(await states(vbd), '4/4');
-  const device = await attachNbd(lab, 0, socket, vbd.name);
+  const device = await attachNbd(lab, 0, served.socket, vbd.name);
 
   await run('mkfs.ext4', '-q', '-F', device.path);
   lab.step('mkfs.ext4 done');
@@ -48,7 +48,7 @@ async function fileSystemRoundTrip(lab: Lab): Promise<void> {
   ok(throughNbd.equals(behind), 'the device and the backing file differ');
   lab.step(`all ${behind.length} bytes of ${device.path} equal the backing file`);
   await device.disconnect();
-  await daemon.stop();
+  await served.stop();
   strictEqual(await states(vbd), '6/6');
   lab.step('SIGTERM: exit code 0, states 6/6');
 

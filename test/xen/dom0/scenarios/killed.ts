@@ -75,13 +75,13 @@ async function killAndRestart(lab: Lab): Promise<void> {
   const random = new SeededRandom(99);
   for (let round = 0; round < ROUNDS; round++) await oneRound(lab, vbd, disk, random, round);
 
-  const { daemon, address } = await serveVbd(lab, vbd);
-  const { client } = await NbdClient.open(address);
+  const served = await serveVbd(lab, vbd);
+  const { client } = await NbdClient.open(served.address);
   const all = await client.readOk(0, BLOCK_BYTES * BLOCK_COUNT);
   disk.settle(all);
   ok(all.equals(readFileSync(vbd.file)), 'the disk and the backing file agree');
   await client.disconnect();
-  await daemon.stop();
+  await served.stop();
   strictEqual(await states(vbd), '6/6');
   lab.step('after a start, a full read and SIGTERM: all as acknowledged, 6/6');
 }
@@ -93,8 +93,8 @@ async function oneRound(
   random: SeededRandom,
   round: number,
 ): Promise<void> {
-  const { daemon, address } = await serveVbd(lab, vbd);
-  const { client } = await NbdClient.open(address);
+  const served = await serveVbd(lab, vbd);
+  const { client } = await NbdClient.open(served.address);
   let isKilled = false;
   let acknowledged = 0;
   let stamp = (round + 1) << 20;
@@ -112,8 +112,7 @@ async function oneRound(
   };
   const writers = Array.from({ length: DEPTH }, () => writer().catch((error: Error) => error));
   while (acknowledged < 200) await sleep(20);
-  daemon.kill('SIGKILL');
-  const end = await daemon.waitForEnd();
+  const end = await served.kill();
   isKilled = true;
   strictEqual(end.signal, 'SIGKILL');
   const ends = (await Promise.all(writers)).filter((end) => end !== undefined);

@@ -20,8 +20,8 @@ export const servedBasics: readonly Scenario[] = [
 
 async function readOnly(lab: Lab): Promise<void> {
   const vbd = await createVbd(lab, { sizeBytes: 4 << 20, isReadOnly: true });
-  const { daemon, address } = await serveVbd(lab, vbd);
-  const { client, description } = await NbdClient.open(address);
+  const served = await serveVbd(lab, vbd);
+  const { client, description } = await NbdClient.open(served.address);
   ok((description.flags & Flag.READ_ONLY) !== 0, `flags 0x${description.flags.toString(16)}`);
   strictEqual((await client.write(0, Buffer.alloc(512, 1))).error, Errno.EPERM);
   strictEqual((await client.trim(0, 4096)).error, Errno.EPERM);
@@ -29,21 +29,21 @@ async function readOnly(lab: Lab): Promise<void> {
   ok((await client.readOk(0, 4096)).every((byte) => byte === 0));
   lab.step('READ_ONLY announced; write, trim and zeroes answered EPERM; reads work');
   await client.disconnect();
-  await daemon.stop();
+  await served.stop();
   strictEqual(await states(vbd), '6/6');
 }
 
 async function attachAgain(lab: Lab): Promise<void> {
   const vbd = await createVbd(lab, { sizeBytes: 4 << 20 });
   for (const round of [1, 2, 3]) {
-    const { daemon, address } = await serveVbd(lab, vbd);
+    const served = await serveVbd(lab, vbd);
     strictEqual(await states(vbd), '4/4');
-    const { client } = await NbdClient.open(address);
+    const { client } = await NbdClient.open(served.address);
     const before = await client.readOk(0, 4096);
     ok(before.every((byte) => byte === round - 1));
     strictEqual((await client.write(0, Buffer.alloc(4096, round))).error, Errno.OK);
     await client.disconnect();
-    await daemon.stop();
+    await served.stop();
     strictEqual(await states(vbd), '6/6');
     const left = (await storeList(vbd.frontendPath)).filter((name) =>
       /^(ring|event|queue)/.test(name),
@@ -56,12 +56,12 @@ async function attachAgain(lab: Lab): Promise<void> {
 async function oddRanges(lab: Lab): Promise<void> {
   const sizeBytes = 2 << 20;
   const vbd = await createVbd(lab, { sizeBytes });
-  const { daemon, address } = await serveVbd(lab, vbd);
+  const served = await serveVbd(lab, vbd);
   const model = Buffer.alloc(sizeBytes);
   const seed = 4711;
   const random = new SeededRandom(seed);
-  const { client: one } = await NbdClient.open(address);
-  const { client: other } = await NbdClient.open(address);
+  const { client: one } = await NbdClient.open(served.address);
+  const { client: other } = await NbdClient.open(served.address);
   for (let round = 0; round < 40; round++) {
     // Each round's writes do not overlap, so they may be in flight together.
     const step = Math.floor(sizeBytes / 8);
@@ -81,7 +81,7 @@ async function oddRanges(lab: Lab): Promise<void> {
   lab.step('320 odd writes from two connections, 8 at a time: the file and a 2 MiB read agree');
   await one.disconnect();
   await other.disconnect();
-  await daemon.stop();
+  await served.stop();
 }
 
 async function badVbds(lab: Lab): Promise<void> {
@@ -93,7 +93,7 @@ async function badVbds(lab: Lab): Promise<void> {
     strictEqual(stderr.trim().split('\n').length, 1, stderr);
     match(stderr, words);
   };
-  await fails(/no.* vbd/i, '--unix', '/run/bad.sock');
+  await fails(/no virtual block device/i, '--unix', '/run/bad.sock');
   const first = await createVbd(lab, { sizeBytes: 1 << 20 });
   const second = await createVbd(lab, { sizeBytes: 1 << 20 });
   await fails(new RegExp(`${first.name}.*${second.name}`), '--unix', '/run/bad.sock');

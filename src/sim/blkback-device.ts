@@ -25,6 +25,7 @@ import type { RingService } from './blkback-thread.ts';
 import type { EventChannelTable } from './event-channel-table.ts';
 import type { SimulatedFeatures } from './features.ts';
 import type { GrantMapping, GrantTable } from './grants.ts';
+import type { Hostility } from './hostile-answers.ts';
 import { StopMode } from './queue-runner.ts';
 
 /** What serves a back end, shared by all devices of a driver. */
@@ -36,6 +37,8 @@ export interface BlkbackParts {
   readonly grants: GrantTable;
   readonly channels: EventChannelTable;
   readonly log: (line: string) => void;
+  /** Decides delays, errors and lies on the rings. */
+  readonly seed: number;
   /** A number that no ring of this host has had. */
   readonly nextQueueId: () => number;
 }
@@ -48,6 +51,10 @@ export interface BlkbackDisk {
   readonly isReadOnly: boolean;
   readonly deviceType: 'disk' | 'cdrom';
   readonly features: SimulatedFeatures;
+  /** How the back end lies on the ring; undefined when it does not. */
+  readonly hostility: Hostility | undefined;
+  /** Keys that are published with another value than the true one. */
+  readonly keyOverrides: Readonly<Record<string, string>>;
 }
 
 interface AttachedQueue {
@@ -105,9 +112,11 @@ export class BlkbackDevice {
   async probe(): Promise<void> {
     const { features } = this.#disk;
     const { store } = this.#parts;
-    await store.write(`${this.node}/multi-queue-max-queues`, String(features.queues));
-    await store.write(`${this.node}/feature-max-indirect-segments`, String(features.indirect));
-    await store.write(`${this.node}/max-ring-page-order`, String(features.ringPageOrder));
+    const write = (key: string, value: number): Promise<void> =>
+      store.write(`${this.node}/${key}`, this.#published(key, value));
+    await write('multi-queue-max-queues', features.queues);
+    await write('feature-max-indirect-segments', features.indirect);
+    await write('max-ring-page-order', features.ringPageOrder);
     await this.#switchState(XenbusState.InitWait);
   }
 
@@ -157,8 +166,12 @@ export class BlkbackDevice {
   async disconnect(mode: StopMode): Promise<void> {
     const queues = this.#queues;
     this.#queues = [];
-    await Promise.all(queues.map((queue) => this.#parts.rings.detach(queue.queueId, mode)));
+    await Promise.all(queues.map((queue) => this.#detach(queue, mode)));
     for (const queue of queues) this.#release(queue);
+  }
+
+  async #detach({ queueId }: AttachedQueue, mode: StopMode): Promise<void> {
+    await this.#parts.rings.obey({ kind: 'detach', queueId, mode });
   }
 
   /** The driver lets go of the device, without a word in XenStore. */
@@ -269,7 +282,7 @@ export class BlkbackDevice {
     const { features, isReadOnly, deviceType } = this.#disk;
     const canDiscard = features.discard && !isReadOnly;
     const write = (key: string, value: number): Promise<void> =>
-      transaction.write(`${this.node}/${key}`, String(value));
+      transaction.write(`${this.node}/${key}`, this.#published(key, value));
     await write('feature-flush-cache', features.flush ? 1 : 0);
     if (canDiscard) {
       await write('discard-granularity', Math.max(DISCARD_GRANULARITY_BYTES, features.sectorSize));
@@ -289,8 +302,8 @@ export class BlkbackDevice {
   }
 
   async #serve(request: FrontendRequest, queues: readonly AttachedQueue[]): Promise<void> {
-    const { features, isReadOnly, diskId } = this.#disk;
-    const { rings, grants, domid } = this.#parts;
+    const { features, isReadOnly, diskId, hostility } = this.#disk;
+    const { rings, grants, domid, seed } = this.#parts;
     const engineFeatures = {
       sectorSize: features.sectorSize,
       readOnly: isReadOnly,
@@ -301,7 +314,8 @@ export class BlkbackDevice {
       persistent: features.persistent && request.isPersistent,
     };
     for (const { queueId, mapping, channel } of queues) {
-      await rings.attach({
+      await rings.obey({
+        kind: 'attach',
         queueId,
         diskId,
         ring: { address: mapping.address, pageCount: mapping.pageCount, abi: request.abi },
@@ -309,7 +323,8 @@ export class BlkbackDevice {
         grants: grants.placement,
         domid,
         features: engineFeatures,
-        seed: queueId,
+        seed: (seed + queueId) >>> 0,
+        hostility,
       });
     }
   }
@@ -317,6 +332,11 @@ export class BlkbackDevice {
   #release(queue: AttachedQueue): void {
     queue.mapping.unmap();
     this.#parts.channels.unbind(queue.channel);
+  }
+
+  /** What is written for a key: the truth, unless the disk is told to lie. */
+  #published(key: string, value: number): string {
+    return this.#disk.keyOverrides[key] ?? String(value);
   }
 
   get #sectors(): number {

@@ -53,11 +53,11 @@ export class BlkbackDriver {
 
   /**
    * Lets go of a device without a word, as an unbind in sysfs does: requests stall. What it took is
-   * still executed before this resolves, and not answered.
+   * dealt with, as `mode` says, before this resolves.
    */
-  async unbind(node: string): Promise<void> {
+  async unbind(node: string, mode: StopMode): Promise<void> {
     this.#unbound.add(node);
-    await this.#queue.run(() => this.#drop(node, StopMode.CRASH));
+    await this.#queue.run(() => this.#drop(node, mode));
   }
 
   /**

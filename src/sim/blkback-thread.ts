@@ -6,24 +6,14 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { closeFd, createEventFd, signalEventFd } from '../sys/index.ts';
 import type { EngineStats } from './blkback-engine.ts';
-import type { RunnerFaults, StopMode } from './queue-runner.ts';
-import type {
-  AttachQueue,
-  NumberedCommand,
-  WorkerCommand,
-  WorkerReport,
-  WorkerSetup,
-} from './worker-messages.ts';
+import type { WorkerCommand, WorkerMessage, WorkerReport, WorkerSetup } from './ring-commands.ts';
+import { RingSet } from './ring-set.ts';
 
 /** Serves rings. Commands are obeyed in order; each promise resolves when that was done. */
 export interface RingService {
   /** Called when a front end broke its ring. */
   onBroken: ((queueId: number) => void) | undefined;
-  setDisk(diskId: number, fd: number, sectors: number): Promise<void>;
-  attach(queue: Omit<AttachQueue, 'kind'>): Promise<void>;
-  /** Resolves when the ring is not touched any more and nothing that it named is mapped. */
-  detach(queueId: number, mode: StopMode): Promise<void>;
-  setFaults(faults: RunnerFaults): Promise<void>;
+  obey(command: WorkerCommand): Promise<void>;
   stats(): Promise<EngineStats>;
   /** Every ring must be detached. */
   close(): Promise<void>;
@@ -47,19 +37,19 @@ export class BlkbackThread implements RingService {
   onBroken: ((queueId: number) => void) | undefined;
   readonly #worker: Worker;
   readonly #port: MessagePort;
-  readonly #commandFd: number;
+  readonly #wakeFd: number;
   readonly #pending = new Map<number, Pending>();
   readonly #ended: Promise<void>;
   #lastSequence = 0;
   #hasEnded = false;
 
   constructor() {
-    this.#commandFd = createEventFd();
+    this.#wakeFd = createEventFd();
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     const setup: WorkerSetup = {
       port: port2,
-      commandFd: this.#commandFd,
+      wakeFd: this.#wakeFd,
       threadName: BLKBACK_THREAD_NAME,
     };
     this.#worker = new Worker(workerUrl, {
@@ -82,37 +72,26 @@ export class BlkbackThread implements RingService {
     process.on('exit', this.#stopAtExit);
   }
 
-  async setDisk(diskId: number, fd: number, sectors: number): Promise<void> {
-    await this.#command({ kind: 'disk', diskId, fd, sectors });
-  }
-
-  async attach(queue: Omit<AttachQueue, 'kind'>): Promise<void> {
-    await this.#command({ kind: 'attach', ...queue });
-  }
-
-  async detach(queueId: number, mode: StopMode): Promise<void> {
-    await this.#command({ kind: 'detach', queueId, mode });
-  }
-
-  async setFaults(faults: RunnerFaults): Promise<void> {
-    await this.#command({ kind: 'faults', ...faults });
+  async obey(command: WorkerCommand): Promise<void> {
+    await this.#ask(command);
   }
 
   async stats(): Promise<EngineStats> {
-    const { stats } = await this.#command({ kind: 'stats' });
+    const { stats } = await this.#ask({ kind: 'stats' });
     if (stats === undefined) throw new TypeError('The worker sent no counts.');
     return stats;
   }
 
   async close(): Promise<void> {
-    if (!this.#hasEnded) await this.#command({ kind: 'stop' });
     this.#worker.ref();
+    // Its end may be seen before its answer; that is an answer as well.
+    if (!this.#hasEnded) await this.#ask({ kind: 'stop' }).catch(() => undefined);
     await this.#ended;
     process.off('exit', this.#stopAtExit);
-    closeFd(this.#commandFd);
+    closeFd(this.#wakeFd);
   }
 
-  #command(command: WorkerCommand): Promise<Extract<WorkerReport, { kind: 'done' }>> {
+  #ask(body: WorkerMessage['body']): Promise<Extract<WorkerReport, { kind: 'done' }>> {
     if (this.#hasEnded) {
       return Promise.reject(new Error('The thread of the simulated back end has ended.'));
     }
@@ -121,17 +100,17 @@ export class BlkbackThread implements RingService {
     return new Promise((resolve, reject) => {
       if (this.#pending.size === 0) this.#port.ref();
       this.#pending.set(sequence, { resolve, reject });
-      this.#send({ sequence, command });
+      this.#send({ sequence, body });
     });
   }
 
-  #send(numbered: NumberedCommand): void {
-    this.#port.postMessage(numbered);
-    signalEventFd(this.#commandFd);
+  #send(message: WorkerMessage): void {
+    this.#port.postMessage(message);
+    signalEventFd(this.#wakeFd);
   }
 
   readonly #stopAtExit = (): void => {
-    this.#send({ sequence: 0, command: { kind: 'stop' } });
+    this.#send({ sequence: 0, body: { kind: 'stop' } });
   };
 
   #receive(report: WorkerReport): void {
@@ -152,5 +131,42 @@ export class BlkbackThread implements RingService {
     this.#pending.clear();
     this.#port.unref();
     for (const one of pending) one.reject(error);
+  }
+}
+
+/**
+ * Serves rings in the calling thread, a step at a time, with a clock of the caller's: for
+ * deterministic tests. Nothing happens outside of {@link step}.
+ */
+export class SteppedRings implements RingService {
+  onBroken: ((queueId: number) => void) | undefined;
+  readonly #rings: RingSet;
+
+  constructor(clockMs: () => number) {
+    this.#rings = new RingSet(clockMs);
+    this.#rings.onBroken = (queueId) => this.onBroken?.(queueId);
+  }
+
+  /** Serves what has an event waiting, and what is due by the clock. */
+  step(): void {
+    this.#rings.turn(0);
+  }
+
+  /** When the next {@link step} has something to do without an event; Infinity for never. */
+  get nextDueMs(): number {
+    return this.#rings.nextDueMs;
+  }
+
+  obey(command: WorkerCommand): Promise<void> {
+    return new Promise((resolve) => this.#rings.obey(command, resolve));
+  }
+
+  stats(): Promise<EngineStats> {
+    return Promise.resolve({ ...this.#rings.stats });
+  }
+
+  close(): Promise<void> {
+    this.#rings.close();
+    return Promise.resolve();
   }
 }

@@ -39,6 +39,8 @@ interface Channel {
   readonly remoteFd: number;
   remotePort: number | undefined;
   isOpen: boolean;
+  /** The guest was restored since it was bound: it leads nowhere and must not be closed. */
+  isStale: boolean;
 }
 
 export class EventChannelTable {
@@ -48,6 +50,7 @@ export class EventChannelTable {
   /** Channels by slot; a slot is given out again when both ends are closed. */
   readonly #channels: (Channel | undefined)[] = [];
   readonly #nextPorts = new Map<number, number>();
+  #kernelBugs = 0;
 
   /** EVTCHNOP_alloc_unbound: a port of `domid` that only `remoteDomid` may bind to. */
   bindUnbound(domid: number, remoteDomid: number): EventChannelHandle {
@@ -69,6 +72,7 @@ export class EventChannelTable {
       remoteFd: createEventFd(),
       remotePort: undefined,
       isOpen: true,
+      isStale: false,
     };
     this.#channels[slot] = channel;
     Atomics.store(this.#states, wordOf(slot, 0), 0);
@@ -108,6 +112,14 @@ export class EventChannelTable {
     for (const channel of this.#channels) {
       if (channel === undefined) continue;
       if (channel.isOpen && channel.fd === handle.fd) {
+        if (channel.isStale) {
+          this.#kernelBugs += 1;
+          throw new HostError(
+            'FAILED',
+            `kernel BUG at drivers/xen/evtchn.c: port ${handle.port} is from before a restore of ` +
+              'this guest; its descriptor must be kept open for ever.',
+          );
+        }
         channel.isOpen = false;
         Atomics.or(this.#states, wordOf(channel.slot, 0), UNBOUND);
         this.#release(channel);
@@ -125,9 +137,24 @@ export class EventChannelTable {
     throw new HostError('FAILED', `Port ${handle.port} is not bound; was it unbound before?`);
   }
 
-  /** Channels with an end that is still open. */
+  /** The guest `domid` was restored: its channels are dead, and closing one is a kernel BUG. */
+  makeStale(domid: number): void {
+    for (const channel of this.#channels) {
+      if (channel?.domid !== domid || !channel.isOpen) continue;
+      channel.isStale = true;
+      Atomics.or(this.#states, wordOf(channel.slot, 0), UNBOUND);
+      Atomics.or(this.#states, wordOf(channel.slot, 1), UNBOUND);
+    }
+  }
+
+  /** Channels with an end that is still open, but for those that a restore has killed. */
   get openCount(): number {
-    return this.#channels.filter((channel) => channel !== undefined).length;
+    return this.#channels.filter((channel) => channel !== undefined && !channel.isStale).length;
+  }
+
+  /** How often a dead channel was closed: a kernel would have stopped at the first. */
+  get kernelBugs(): number {
+    return this.#kernelBugs;
   }
 
   /** Closes every descriptor. All threads that used a channel must have stopped. */

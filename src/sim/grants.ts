@@ -153,6 +153,13 @@ export class GrantTable {
     return { address, pageCount: mapped.length, unmap };
   }
 
+  /** The guest was restored: none of its grants holds any more. It may still revoke them. */
+  forgetAll(): void {
+    for (let index = 0; index < this.limitPages; index++) {
+      Atomics.and(this.#table, index, ~GRANT_PERMIT);
+    }
+  }
+
   use(): GrantUse {
     this.#collectDeferred();
     let mappings = 0;

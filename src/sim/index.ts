@@ -3,9 +3,9 @@
  * real wire formats. Used by `--simulate` and by tests.
  */
 
-export type { BlkbackDevice } from './blkback-device.ts';
 export type { EngineStats } from './blkback-engine.ts';
-export { BLKBACK_THREAD_NAME, type RingService } from './blkback-thread.ts';
+export { BLKBACK_THREAD_NAME, type RingService, SteppedRings } from './blkback-thread.ts';
+export type { SimulatedTimers } from './fault-schedule.ts';
 export {
   NO_FAULTS,
   parseSimulatedFaults,
@@ -21,12 +21,11 @@ export {
   SimulationOptionError,
 } from './features.ts';
 export { DEFAULT_GRANT_LIMIT_PAGES } from './grants.ts';
+export { ALL_RING_LIES, type Hostility, RingLie } from './hostile-answers.ts';
+export type { LeakReport, SimulatedControl, SimulatedDisk } from './sim-control.ts';
 export {
   createSimulatedHost,
   GUEST_DOMID,
-  type LeakReport,
-  type SimulatedControl,
-  type SimulatedDisk,
   type SimulatedHost,
   type SimulatedHostOptions,
 } from './sim-host.ts';

@@ -12,13 +12,14 @@ import { BlkifOp, BlkifStatus } from '../blkif/index.ts';
 import type { EventChannel } from '../host/index.ts';
 import type { BlkbackEngine, Job } from './blkback-engine.ts';
 import type { SeededRandom } from './faults.ts';
+import type { HostileAnswers } from './hostile-answers.ts';
 
 /** Responses are shown at the latest after this much data, so that the other side can go on. */
 const PUBLISH_BYTES = 256 * 1024;
 /** Publications in one turn, before other rings of the thread get theirs. */
 const ROUNDS_PER_TURN = 16;
 
-/** Trouble of one ring; none when both are zero. */
+/** Trouble of all rings of a thread; none when both are zero. */
 export interface RunnerFaults {
   /** Part of the requests that is answered with an error, 0..1. */
   errorRate: number;
@@ -32,6 +33,8 @@ export const StopMode = {
   DRAIN: 'drain',
   /** What was taken is still executed, each at its time, and never answered: a crash. */
   CRASH: 'crash',
+  /** What was taken and not executed never is: the power failed. */
+  POWER_LOSS: 'power-loss',
 } as const;
 export type StopMode = (typeof StopMode)[keyof typeof StopMode];
 
@@ -40,34 +43,40 @@ export interface RunnerChannel extends EventChannel {
   discardPending?(): void;
 }
 
+export interface RunnerParts {
+  readonly engine: BlkbackEngine;
+  readonly channel: RunnerChannel;
+  readonly faults: RunnerFaults;
+  readonly random: SeededRandom;
+  /** Undefined for a back end that tells the truth. */
+  readonly hostile?: HostileAnswers | undefined;
+}
+
 interface HeldJob {
   readonly job: Job;
-  executeAtMs: number;
-  answerAtMs: number;
+  readonly executeAtMs: number;
+  readonly answerAtMs: number;
   isExecuted: boolean;
 }
 
 export class QueueRunner {
   readonly channel: RunnerChannel;
   readonly engine: BlkbackEngine;
-  readonly faults: RunnerFaults;
   /** Called once when the front end broke the ring. */
   onBroken: (() => void) | undefined;
+  private readonly faults: RunnerFaults;
   private readonly random: SeededRandom;
+  private readonly hostile: HostileAnswers | undefined;
   private readonly held: HeldJob[] = [];
   private readonly spareJobs: Job[] = [];
   private stopMode: StopMode | undefined;
 
-  constructor(
-    engine: BlkbackEngine,
-    channel: RunnerChannel,
-    faults: RunnerFaults,
-    random: SeededRandom,
-  ) {
-    this.engine = engine;
-    this.channel = channel;
-    this.faults = faults;
-    this.random = random;
+  constructor(parts: RunnerParts) {
+    this.engine = parts.engine;
+    this.channel = parts.channel;
+    this.faults = parts.faults;
+    this.random = parts.random;
+    this.hostile = parts.hostile;
   }
 
   /**
@@ -81,8 +90,7 @@ export class QueueRunner {
       // An event that came before this look at the ring is answered by the look. Dropping it here
       // saves a wake-up; one that comes after this line stays, and unmask delivers it.
       this.channel.discardPending?.();
-      const isPlain = this.faults.delayMs === 0 && this.faults.errorRate === 0;
-      if (isPlain) this.engine.run(PUBLISH_BYTES);
+      if (this.isPlain) this.engine.run(PUBLISH_BYTES);
       else this.hold(nowMs);
       this.publish();
       if (!this.engine.finalCheck()) {
@@ -96,31 +104,33 @@ export class QueueRunner {
 
   /** Executes and answers the late requests whose time has come. */
   runDue(nowMs: number): void {
-    if (this.held.length === 0) return;
     for (const one of this.held) {
       if (!one.isExecuted && one.executeAtMs <= nowMs) this.execute(one);
     }
-    // In order of their times, which is not the order in which they came.
     for (let index = 0; index < this.held.length; ) {
       const one = this.held[index];
-      if (one === undefined || one.answerAtMs > nowMs) index += 1;
-      else this.finish(index);
+      if (one === undefined || this.endOf(one) > nowMs) index += 1;
+      else this.finish(index, nowMs);
     }
     this.publish();
+    this.hostile?.runDue(nowMs);
   }
 
   /** When {@link runDue} has something to do next; Infinity when nothing is late. */
   get nextDueMs(): number {
-    let next = Number.POSITIVE_INFINITY;
+    let nextMs = this.hostile?.nextDueMs ?? Number.POSITIVE_INFINITY;
     for (const one of this.held) {
-      next = Math.min(next, one.isExecuted ? one.answerAtMs : one.executeAtMs);
+      nextMs = Math.min(nextMs, one.isExecuted ? this.endOf(one) : one.executeAtMs);
     }
-    return next;
+    return nextMs;
   }
 
   /** Takes nothing from the ring any more. {@link isStopped} tells when the rest is done. */
   stop(mode: StopMode): void {
     this.stopMode = mode;
+    this.hostile?.stop();
+    if (mode !== StopMode.POWER_LOSS) return;
+    for (const { job } of this.held.splice(0)) this.engine.abandon(job);
   }
 
   /** Whether it was told to stop and nothing that was taken is left; grants are given back then. */
@@ -133,8 +143,14 @@ export class QueueRunner {
     return this.held.length;
   }
 
+  private get isPlain(): boolean {
+    const { delayMs, errorRate } = this.faults;
+    return delayMs === 0 && errorRate === 0 && this.hostile === undefined && this.held.length === 0;
+  }
+
   private publish(): void {
     if (this.engine.publish()) this.channel.notify();
+    this.hostile?.published();
   }
 
   private reportBroken(): void {
@@ -142,7 +158,7 @@ export class QueueRunner {
     this.onBroken = undefined;
   }
 
-  // --- being late, and failing
+  // --- being late, failing and lying
 
   private hold(nowMs: number): void {
     for (;;) {
@@ -151,43 +167,50 @@ export class QueueRunner {
         this.spareJobs.push(job);
         return;
       }
+      const isBarrier = job.operation === BlkifOp.BLKIF_OP_WRITE_BARRIER;
       // A barrier waits for everything before it, and what comes after waits for it.
-      if (job.operation === BlkifOp.BLKIF_OP_WRITE_BARRIER) this.finishAll();
-      const { delayMs } = this.faults;
+      if (isBarrier) this.finishAll(nowMs);
+      const delayMs = isBarrier ? 0 : this.faults.delayMs;
       const executeAtMs = nowMs + this.random.next() * delayMs;
       const answerAtMs = executeAtMs + this.random.next() * delayMs;
-      const one = { job, executeAtMs, answerAtMs, isExecuted: false };
-      this.held.push(one);
-      if (delayMs === 0 || job.operation === BlkifOp.BLKIF_OP_WRITE_BARRIER) {
-        this.execute(one);
-        this.finish(this.held.length - 1);
-      }
+      this.held.push({ job, executeAtMs, answerAtMs, isExecuted: false });
+      if (delayMs === 0) this.finish(this.held.length - 1, nowMs);
     }
+  }
+
+  /** A request that will not be answered is done with once it is executed. */
+  private endOf(one: HeldJob): number {
+    return this.stopMode === StopMode.CRASH ? one.executeAtMs : one.answerAtMs;
   }
 
   private execute(one: HeldJob): void {
     one.isExecuted = true;
+    const { job } = one;
     if (this.faults.errorRate > 0 && this.random.next() < this.faults.errorRate) {
-      // A failed write may have been done, in part or whole.
-      if (this.random.next() < 0.5) this.engine.execute(one.job);
-      one.job.status = BlkifStatus.BLKIF_RSP_ERROR;
+      // A failed request may have been done all the same.
+      if (this.random.next() < 0.5) this.engine.execute(job);
+      job.status = BlkifStatus.BLKIF_RSP_ERROR;
       return;
     }
-    this.engine.execute(one.job);
+    this.engine.execute(job);
   }
 
   /** Answers and forgets the held request at `index`. */
-  private finish(index: number): void {
+  private finish(index: number, nowMs: number): void {
     const [one] = this.held.splice(index, 1);
     if (one === undefined) return;
     if (!one.isExecuted) this.execute(one);
-    if (this.stopMode === StopMode.CRASH) this.engine.abandon(one.job);
-    else this.engine.answer(one.job);
+    if (this.stopMode === StopMode.CRASH) {
+      this.engine.abandon(one.job);
+    } else {
+      this.hostile?.spoil(one.job, nowMs);
+      this.engine.answer(one.job);
+    }
     this.spareJobs.push(one.job);
   }
 
-  private finishAll(): void {
-    while (this.held.length > 0) this.finish(0);
+  private finishAll(nowMs: number): void {
+    while (this.held.length > 0) this.finish(0, nowMs);
     this.publish();
   }
 }

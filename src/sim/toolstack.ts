@@ -19,7 +19,7 @@ export interface VbdConfig {
   readonly deviceType: 'disk' | 'cdrom';
 }
 
-export function frontendPathOf(vbd: VbdConfig): string {
+function frontendPathOf(vbd: VbdConfig): string {
   return `/local/domain/${vbd.guestDomid}/device/vbd/${vbd.vbdId}`;
 }
 
@@ -55,6 +55,11 @@ export class Toolstack {
       await makeNode(transaction, `${home}/error`, owned);
       await makeNode(transaction, `${home}/backend`, owned);
     });
+  }
+
+  /** Removes a domain's directory. */
+  async destroyDomain(domid: number): Promise<void> {
+    await this.#store.rm(`/local/domain/${domid}`);
   }
 
   /** Plugs a disk in: both directories at state 1, with the keys that libxl writes. */

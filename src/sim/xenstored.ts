@@ -68,6 +68,7 @@ export class Xenstored {
   readonly schedule: Schedule;
   readonly #connections = new Set<XenstoredConnection>();
   readonly #introduced = new Set<number>([PRIVILEGED_DOMID]);
+  #lastTransactionId = 0;
 
   constructor(options: XenstoredOptions = {}) {
     this.tree = new StoreTree(options.quota);
@@ -106,6 +107,12 @@ export class Xenstored {
     }
   }
 
+  /** An id that no transaction of any connection has had: one that is too late hits no other. */
+  nextTransactionId(): number {
+    this.#lastTransactionId = (this.#lastTransactionId % 0xffff_ffff) + 1;
+    return this.#lastTransactionId;
+  }
+
   forget(connection: XenstoredConnection): void {
     this.#connections.delete(connection);
   }
@@ -132,7 +139,6 @@ export class XenstoredConnection {
   readonly #output: Uint8Array[] = [];
   readonly #transactions = new Map<number, StoreTransaction>();
   #watches: Watch[] = [];
-  #lastTransactionId = 0;
   #isClosed = false;
 
   constructor(server: Xenstored, domid: number, client: XenstoredClient) {
@@ -355,9 +361,9 @@ export class XenstoredConnection {
     if (this.domid !== PRIVILEGED_DOMID && this.#transactions.size >= MAX_TRANSACTIONS) {
       throw refuse('ENOSPC', `There are ${MAX_TRANSACTIONS} transactions already.`);
     }
-    this.#lastTransactionId += 1;
-    this.#transactions.set(this.#lastTransactionId, this.#server.tree.begin());
-    return this.#lastTransactionId;
+    const id = this.#server.nextTransactionId();
+    this.#transactions.set(id, this.#server.tree.begin());
+    return id;
   }
 
   // --- output

@@ -121,6 +121,7 @@ void t.test('a file is read and written through the ring', async (t) => {
     mappings: 0,
     openEventChannels: 0,
     storeConnections: 0,
+    kernelBugs: 0,
   });
   await host.close();
   t.ok(log.some((line) => line.includes('4 (Connected)')));

@@ -166,12 +166,8 @@ export class BlkbackDevice {
   async disconnect(mode: StopMode): Promise<void> {
     const queues = this.#queues;
     this.#queues = [];
-    await Promise.all(queues.map((queue) => this.#detach(queue, mode)));
+    await Promise.all(queues.map((queue) => this.#parts.rings.detach(queue.queueId, mode)));
     for (const queue of queues) this.#release(queue);
-  }
-
-  async #detach({ queueId }: AttachedQueue, mode: StopMode): Promise<void> {
-    await this.#parts.rings.obey({ kind: 'detach', queueId, mode });
   }
 
   /** The driver lets go of the device, without a word in XenStore. */
@@ -314,8 +310,7 @@ export class BlkbackDevice {
       persistent: features.persistent && request.isPersistent,
     };
     for (const { queueId, mapping, channel } of queues) {
-      await rings.obey({
-        kind: 'attach',
+      await rings.attach({
         queueId,
         diskId,
         ring: { address: mapping.address, pageCount: mapping.pageCount, abi: request.abi },

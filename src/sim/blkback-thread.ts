@@ -6,14 +6,29 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { closeFd, createEventFd, signalEventFd } from '../sys/index.ts';
 import type { EngineStats } from './blkback-engine.ts';
-import type { WorkerCommand, WorkerMessage, WorkerReport, WorkerSetup } from './ring-commands.ts';
+import type { RunnerFaults, StopMode } from './queue-runner.ts';
 import { RingSet } from './ring-set.ts';
+import type {
+  AttachQueue,
+  WorkerCommand,
+  WorkerMessage,
+  WorkerReport,
+  WorkerSetup,
+} from './worker-messages.ts';
 
 /** Serves rings. Commands are obeyed in order; each promise resolves when that was done. */
 export interface RingService {
   /** Called when a front end broke its ring. */
   onBroken: ((queueId: number) => void) | undefined;
-  obey(command: WorkerCommand): Promise<void>;
+  /** Names a disk, or gives it another size. With `isVolatile` it has a cache that power keeps. */
+  setDisk(diskId: number, fd: number, sectors: number, isVolatile?: boolean): Promise<void>;
+  attach(queue: Omit<AttachQueue, 'kind'>): Promise<void>;
+  /** Resolves when the ring is not touched any more and nothing that it named is mapped. */
+  detach(queueId: number, mode: StopMode): Promise<void>;
+  /** Makes all rings late or faulty from now on. */
+  setFaults(faults: RunnerFaults): Promise<void>;
+  /** The power of a volatile disk fails. Missing where no disk can be volatile. */
+  losePower?(diskId: number, seed: number): Promise<void>;
   stats(): Promise<EngineStats>;
   /** Every ring must be detached. */
   close(): Promise<void>;
@@ -32,9 +47,38 @@ const workerUrl = new URL(
   import.meta.url,
 );
 
-/** A worker thread that serves rings. */
-export class BlkbackThread implements RingService {
+/** Turns the calls of {@link RingService} into commands for whoever obeys them. */
+abstract class CommandedRings implements RingService {
   onBroken: ((queueId: number) => void) | undefined;
+
+  /** Resolves when the command was obeyed. */
+  protected abstract obey(command: WorkerCommand): Promise<void>;
+  abstract stats(): Promise<EngineStats>;
+  abstract close(): Promise<void>;
+
+  setDisk(diskId: number, fd: number, sectors: number, isVolatile = false): Promise<void> {
+    return this.obey({ kind: 'disk', diskId, fd, sectors, isVolatile });
+  }
+
+  attach(queue: Omit<AttachQueue, 'kind'>): Promise<void> {
+    return this.obey({ kind: 'attach', ...queue });
+  }
+
+  detach(queueId: number, mode: StopMode): Promise<void> {
+    return this.obey({ kind: 'detach', queueId, mode });
+  }
+
+  setFaults({ errorRate, delayMs }: RunnerFaults): Promise<void> {
+    return this.obey({ kind: 'faults', errorRate, delayMs });
+  }
+
+  losePower(diskId: number, seed: number): Promise<void> {
+    return this.obey({ kind: 'lose-power', diskId, seed });
+  }
+}
+
+/** A worker thread that serves rings. */
+export class BlkbackThread extends CommandedRings {
   readonly #worker: Worker;
   readonly #port: MessagePort;
   readonly #wakeFd: number;
@@ -44,6 +88,7 @@ export class BlkbackThread implements RingService {
   #hasEnded = false;
 
   constructor() {
+    super();
     this.#wakeFd = createEventFd();
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
@@ -72,17 +117,17 @@ export class BlkbackThread implements RingService {
     process.on('exit', this.#stopAtExit);
   }
 
-  async obey(command: WorkerCommand): Promise<void> {
+  protected override async obey(command: WorkerCommand): Promise<void> {
     await this.#ask(command);
   }
 
-  async stats(): Promise<EngineStats> {
+  override async stats(): Promise<EngineStats> {
     const { stats } = await this.#ask({ kind: 'stats' });
     if (stats === undefined) throw new TypeError('The worker sent no counts.');
     return stats;
   }
 
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     this.#worker.ref();
     // Its end may be seen before its answer; that is an answer as well.
     if (!this.#hasEnded) await this.#ask({ kind: 'stop' }).catch(() => undefined);
@@ -138,11 +183,11 @@ export class BlkbackThread implements RingService {
  * Serves rings in the calling thread, a step at a time, with a clock of the caller's: for
  * deterministic tests. Nothing happens outside of {@link step}.
  */
-export class SteppedRings implements RingService {
-  onBroken: ((queueId: number) => void) | undefined;
+export class SteppedRings extends CommandedRings {
   readonly #rings: RingSet;
 
   constructor(clockMs: () => number) {
+    super();
     this.#rings = new RingSet(clockMs);
     this.#rings.onBroken = (queueId) => this.onBroken?.(queueId);
   }
@@ -157,15 +202,15 @@ export class SteppedRings implements RingService {
     return this.#rings.nextDueMs;
   }
 
-  obey(command: WorkerCommand): Promise<void> {
+  protected override obey(command: WorkerCommand): Promise<void> {
     return new Promise((resolve) => this.#rings.obey(command, resolve));
   }
 
-  stats(): Promise<EngineStats> {
+  override stats(): Promise<EngineStats> {
     return Promise.resolve({ ...this.#rings.stats });
   }
 
-  close(): Promise<void> {
+  override close(): Promise<void> {
     this.#rings.close();
     return Promise.resolve();
   }

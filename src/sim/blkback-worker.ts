@@ -6,8 +6,8 @@
 
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { drainEventFd, setThreadName } from '../sys/index.ts';
-import type { WorkerMessage, WorkerReport, WorkerSetup } from './ring-commands.ts';
 import { RingSet } from './ring-set.ts';
+import type { WorkerMessage, WorkerReport, WorkerSetup } from './worker-messages.ts';
 
 const { port, wakeFd, threadName } = workerData as WorkerSetup;
 let isRunning = true;

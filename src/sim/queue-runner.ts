@@ -43,15 +43,6 @@ export interface RunnerChannel extends EventChannel {
   discardPending?(): void;
 }
 
-export interface RunnerParts {
-  readonly engine: BlkbackEngine;
-  readonly channel: RunnerChannel;
-  readonly faults: RunnerFaults;
-  readonly random: SeededRandom;
-  /** Undefined for a back end that tells the truth. */
-  readonly hostile?: HostileAnswers | undefined;
-}
-
 interface HeldJob {
   readonly job: Job;
   readonly executeAtMs: number;
@@ -71,12 +62,19 @@ export class QueueRunner {
   private readonly spareJobs: Job[] = [];
   private stopMode: StopMode | undefined;
 
-  constructor(parts: RunnerParts) {
-    this.engine = parts.engine;
-    this.channel = parts.channel;
-    this.faults = parts.faults;
-    this.random = parts.random;
-    this.hostile = parts.hostile;
+  /** @param hostile undefined for a back end that tells the truth. */
+  constructor(
+    engine: BlkbackEngine,
+    channel: RunnerChannel,
+    faults: RunnerFaults,
+    random: SeededRandom,
+    hostile?: HostileAnswers,
+  ) {
+    this.engine = engine;
+    this.channel = channel;
+    this.faults = faults;
+    this.random = random;
+    this.hostile = hostile;
   }
 
   /**

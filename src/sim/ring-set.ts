@@ -18,8 +18,8 @@ import { GrantMap } from './grant-map.ts';
 import { HostileAnswers } from './hostile-answers.ts';
 import { IovecList } from './iovec-list.ts';
 import { QueueRunner, type RunnerFaults } from './queue-runner.ts';
-import type { AttachQueue, WorkerCommand } from './ring-commands.ts';
 import { VolatileDisk } from './volatile-disk.ts';
+import type { AttachQueue, WorkerCommand } from './worker-messages.ts';
 
 const MAX_EVENTS = 64;
 const WAKE_TOKEN = 0xffff_ffff;
@@ -196,7 +196,7 @@ export class RingSet {
         { words: area.words, ring: backRing, grants, random, notify: () => channel.notify() },
         command.hostility,
       );
-    const runner = new QueueRunner({ engine, channel, faults: this.#faults, random, hostile });
+    const runner = new QueueRunner(engine, channel, this.#faults, random, hostile);
     runner.onBroken = () => this.onBroken(queueId);
     this.#queues.set(queueId, { runner, onDetached: undefined });
     this.#epoll.add(channel.fd, EPOLLIN, queueId);

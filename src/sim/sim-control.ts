@@ -200,7 +200,7 @@ export class HostControl implements SimulatedControl {
     const { config, backend } = this.#find(vbd);
     this.#parts.log(`${config.name}: power lost`);
     await this.#parts.driver.unbind(nodeOf(config), StopMode.POWER_LOSS);
-    await this.#parts.rings.obey({ kind: 'lose-power', diskId: backend.diskId, seed });
+    await this.#parts.rings.losePower?.(backend.diskId, seed);
   }
 
   async writeBackendKey(vbd: string, key: string, value: string): Promise<void> {
@@ -314,13 +314,7 @@ export class HostControl implements SimulatedControl {
 
   async #tellRings({ backend, file, isVolatile }: PluggedDisk): Promise<void> {
     const sectors = Math.floor(backend.sizeBytes / 512);
-    await this.#parts.rings.obey({
-      kind: 'disk',
-      diskId: backend.diskId,
-      fd: file.fd,
-      sectors,
-      isVolatile,
-    });
+    await this.#parts.rings.setDisk(backend.diskId, file.fd, sectors, isVolatile);
   }
 
   async #waitForBackend(backend: BlkbackDisk, config: VbdConfig): Promise<void> {

@@ -139,7 +139,7 @@ class Host implements SimulatedHost {
   async start(disks: readonly SimulatedDisk[]): Promise<void> {
     const { errorRate, delayMs } = this.#faults;
     if (errorRate > 0 || delayMs > 0) {
-      await this.#rings.obey({ kind: 'faults', errorRate, delayMs });
+      await this.#rings.setFaults({ errorRate, delayMs });
     }
     await this.#toolstack.createDomain(BACKEND_DOMID, 'Domain-0');
     await this.#toolstack.createDomain(GUEST_DOMID, 'guest');

@@ -125,9 +125,8 @@ export class RawClient {
     while (!isTrue()) {
       const leftMs = deadlineMs - performance.now();
       if (leftMs <= 0) {
-        throw new Error(
-          `${what} did not come; received: ${toHex(this.#received.subarray(0, 200))}`,
-        );
+        const received = toHex(this.#take(this.#chunkBytes).subarray(0, 200));
+        throw new Error(`${what} did not come; received: "${received}".`);
       }
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, leftMs);

@@ -12,6 +12,11 @@ import { boundOfWaitMs, type FrontendTimeouts } from './timeouts.ts';
  */
 const NUDGE_MS = 2_000;
 
+/** A connection that stood so long was a real one. */
+const STABLE_MS = 1_000;
+/** Connections in a row that may be lost sooner, before pauses begin. */
+const FREE_FLAPS = 3;
+
 /** Which of them have come. */
 export interface DueTimes {
   readonly isTimeUp: boolean;
@@ -32,6 +37,9 @@ export class Deadlines {
   #recoveryMs = Number.POSITIVE_INFINITY;
   /** Attempts since the last connection stood. */
   #attempts = 0;
+  #connectedAtMs = Number.NEGATIVE_INFINITY;
+  /** Connections in a row that were lost at once. */
+  #flaps = 0;
 
   constructor(clock: Clock, timeouts: FrontendTimeouts) {
     this.#clock = clock;
@@ -47,8 +55,10 @@ export class Deadlines {
     this.#stateMs = this.#clock.nowMs();
   }
 
+  /** A back end that always connects and always closes at once must not keep us busy. */
   startRetryPause(): void {
-    this.#retryMs = this.#clock.nowMs() + retryPauseMs(this.#attempts);
+    const failures = this.#attempts + Math.max(0, this.#flaps - FREE_FLAPS);
+    this.#retryMs = this.#clock.nowMs() + retryPauseMs(failures);
   }
 
   startNudgePause(): void {
@@ -57,8 +67,11 @@ export class Deadlines {
 
   /** The connection was lost, unless it was lost already. */
   startRecovery(): void {
-    if (this.#recoveryMs === Number.POSITIVE_INFINITY) {
-      this.#recoveryMs = this.#clock.nowMs() + this.#timeouts.reconnectMs;
+    const nowMs = this.#clock.nowMs();
+    if (this.#connectedAtMs !== Number.NEGATIVE_INFINITY) {
+      this.#flaps = nowMs - this.#connectedAtMs < STABLE_MS ? this.#flaps + 1 : 0;
+      this.#connectedAtMs = Number.NEGATIVE_INFINITY;
+      this.#recoveryMs = nowMs + this.#timeouts.reconnectMs;
     }
   }
 
@@ -72,6 +85,7 @@ export class Deadlines {
   endRecovery(): void {
     this.#recoveryMs = Number.POSITIVE_INFINITY;
     this.#attempts = 0;
+    this.#connectedAtMs = this.#clock.nowMs();
   }
 
   due(): DueTimes {

@@ -36,7 +36,7 @@ export async function offerConnection(
       : await readTransportLimits(store, backend.path);
   const wanted = chooseTransport(want, limits);
   const connection = Connection.open(host, backend.domid, abi, wanted, viewMemory);
-  held.hold(connection);
+  held.hold(connection, life.link?.domid);
   logTransport(life, wanted, connection.transport);
   const queues = connection.queues.map(({ ring, eventChannel }) => ({
     ringGrefs: ring.grefs,

@@ -10,7 +10,10 @@ import type { FrontendEvents } from './options.ts';
 
 export class HeldConnection {
   readonly #events: FrontendEvents;
+  readonly #readDomid: () => Promise<number | undefined>;
   #connection: Connection | undefined;
+  /** Our domain id when it was made. */
+  #domid: number | undefined;
   /** How it is known that the back end is finished with it; undefined while it is not. */
   #finishedBecause: string | undefined;
   /** Whether this guest was restored since it was made: its event channels are dead. */
@@ -20,8 +23,10 @@ export class HeldConnection {
   /** Resolves when the owner has let go of it. */
   #letGo: Promise<void> = Promise.resolve();
 
-  constructor(events: FrontendEvents) {
+  /** @param readDomid - reads our present domain id; undefined when that cannot be known. */
+  constructor(events: FrontendEvents, readDomid: () => Promise<number | undefined>) {
     this.#events = events;
+    this.#readDomid = readDomid;
   }
 
   get connection(): Connection | undefined {
@@ -37,9 +42,10 @@ export class HeldConnection {
     return this.#connection === undefined || this.#finishedBecause !== undefined;
   }
 
-  /** Takes a new connection, which the back end was not told of yet. */
-  hold(connection: Connection): void {
+  /** Takes a new connection, made in domain `domid`, which the back end was not told of yet. */
+  hold(connection: Connection, domid: number | undefined): void {
     this.#connection = connection;
+    this.#domid = domid;
     this.#finishedBecause = undefined;
     this.#wasRestored = false;
   }
@@ -82,13 +88,14 @@ export class HeldConnection {
    */
   async release(): Promise<boolean> {
     await this.#letGo;
-    const connection = this.#connection;
-    if (connection === undefined) {
+    if (this.#connection === undefined) {
       return true;
     }
     if (this.#finishedBecause === undefined) {
       return false;
     }
+    await this.#noticeRestore();
+    const connection = this.#connection;
     this.#connection = undefined;
     if (this.#wasRestored) {
       const channels: EventChannelHandle[] = connection.releaseAfterRestore();
@@ -97,5 +104,16 @@ export class HeldConnection {
       connection.release();
     }
     return true;
+  }
+
+  /**
+   * The owner may have taken long, and the guest may have been restored meanwhile. Closing a dead
+   * channel stops the kernel, so this is looked at once more, right before.
+   */
+  async #noticeRestore(): Promise<void> {
+    const domid = await this.#readDomid();
+    if (domid !== undefined && this.#domid !== undefined && domid !== this.#domid) {
+      this.#wasRestored = true;
+    }
   }
 }

@@ -6,6 +6,7 @@ export type { ViewMemory } from './connection.ts';
 export { FrontendError, type FrontendErrorCode } from './errors.ts';
 export { connectVbd, Frontend } from './frontend.ts';
 export { prepareHandBack } from './hand-back.ts';
+export { inspectVbd, type VbdInspection } from './inspect.ts';
 export { type Goal, interpret, type Link, type Situation } from './interpret.ts';
 export {
   type FrontendEvent,

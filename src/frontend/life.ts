@@ -14,7 +14,7 @@ import { HeldConnection } from './held-connection.ts';
 import type { Goal, Link } from './interpret.ts';
 import type { FrontendState } from './life-cycle.ts';
 import { type FrontendLog, silentLog } from './log.ts';
-import type { Observation } from './observation.ts';
+import { type Observation, readDomid } from './observation.ts';
 import type { FrontendEvents, FrontendOptions } from './options.ts';
 import { DEFAULT_TIMEOUTS, type FrontendTimeouts } from './timeouts.ts';
 import { VbdNode } from './vbd-node.ts';
@@ -62,7 +62,7 @@ export class Life {
     this.node = new VbdNode(options.store, options.vbd.path);
     this.wakeUp = new WakeUp(clock);
     this.watches = new VbdWatches(options.store, () => this.wakeUp.poke());
-    this.held = new HeldConnection(this.events);
+    this.held = new HeldConnection(this.events, () => readDomid(options.store));
     this.deadlines = new Deadlines(clock, this.timeouts);
     // Who waits for the attach sees its failure; when nobody does it is not an error of its own.
     this.attached.promise.catch(() => undefined);

@@ -68,7 +68,7 @@ export async function observe(
     linkedPath === undefined || linkedPath === backend?.path
       ? backendState
       : await readIfReadable(store, `${linkedPath}/state`);
-  const domid = await readIfReadable(store, 'domid');
+  const domid = parseDomid(await readIfReadable(store, 'domid'));
   return {
     frontendState: parseXenbusState(state),
     backend,
@@ -76,8 +76,20 @@ export async function observe(
     isOnline: online !== '0',
     linkedState: parseXenbusState(linkedState),
     sectors,
-    domid: parseDomid(domid),
+    domid,
   };
+}
+
+/** Our own domain id; undefined when XenStore does not tell it, or is gone. */
+export async function readDomid(store: XenStoreClient): Promise<number | undefined> {
+  try {
+    return parseDomid(await store.read('domid'));
+  } catch (error) {
+    if (error instanceof XenStoreError) {
+      return undefined;
+    }
+    throw error;
+  }
 }
 
 /**

@@ -195,3 +195,18 @@ void t.test('XenStore vanishes under a connection', async (t) => {
   t.same(world.faults, []);
   t.end();
 });
+
+void t.test('a back end that connects and closes again and again is given pauses', async (t) => {
+  const { world } = await connected();
+  world.store.onChange((path) => {
+    if (path === world.back.frontendPath.concat('/state') && world.back.frontendState === '4') {
+      queueMicrotask(() => world.back.setState(5));
+    }
+  });
+  world.back.setState(5);
+  await world.clock.advance(60_000);
+  const { length } = world.owner.attachments;
+  t.ok(length > 10 && length < 25, `${length} connections in a minute`);
+  t.same(world.faults, []);
+  t.end();
+});

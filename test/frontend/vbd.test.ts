@@ -7,6 +7,8 @@
 import t from 'tap';
 import { XenStoreClient } from 'xenstore-client';
 import {
+  describeVbd,
+  inspectVbd,
   listVbds,
   prepareHandBack,
   selectVbd,
@@ -199,5 +201,36 @@ void t.test('handing back: our keys gone, state 1, and the back end ready', asyn
   world.back.unplug();
   await t.rejects(prepareHandBack(world.client, attachment.vbd, 10), { code: 'NO_VBD' });
   t.same(Object.keys(world.store.below('device')), []);
+  t.end();
+});
+
+void t.test('inspecting: the offer, the disk, what is wrong, and nothing is written', async (t) => {
+  const wish = { queues: 2, ringPageOrder: 4, maxIndirectSegments: 64, isPersistent: false };
+  const limits = { 'max-ring-page-order': '2', 'feature-max-indirect-segments': '256' };
+  const world = new World({ limits });
+  world.back.plug();
+  const inspect = async (): Promise<Awaited<ReturnType<typeof inspectVbd>>> =>
+    await inspectVbd(world.client, await describeVbd(world.client, 51728), wish);
+  t.match(await inspect(), {
+    limits: { maxRingPageOrder: 2, maxQueues: 1, maxIndirectSegments: 256 },
+    choice: { queueCount: 1, ringPageOrder: 2, maxIndirectSegments: 64 },
+    disk: undefined,
+    backendError: undefined,
+    faults: [],
+  });
+  await world.attached();
+  world.store.writes.length = 0;
+  t.match(await inspect(), { disk: { sectors: 131072 }, faults: [] });
+  world.store.setAll({
+    [`${world.back.backendPath}/sector-size`]: '5',
+    [`${world.back.backendPath}/max-ring-page-order`]: 'x',
+    '/local/domain/0/error/backend/vbd/1/51728/error': '1 no',
+  });
+  const broken = await inspect();
+  t.match(broken, { limits: undefined, choice: undefined, disk: undefined, backendError: '1 no' });
+  t.equal(broken.faults.length, 2);
+  t.same(world.store.writes, []);
+  world.store.set('device/vbd/51728/backend', 'nowhere');
+  t.match(await inspect(), { faults: [/name no back end/] });
   t.end();
 });

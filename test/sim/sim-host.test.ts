@@ -333,3 +333,83 @@ void t.test('an unfinished front end does not keep a host from closing', async (
   await host.close();
   await t.rejects(host.openXenStore(), /is closed/);
 });
+
+void t.test('several queues of several pages, each on its own channel', async (t) => {
+  const host = await createSimulatedHost({
+    disks: [{ vbd: 'xvda', sizeBytes: 1 << 20 }],
+    features: { ...defaultFeatures(), queues: 3 },
+  });
+  const store = new XenStoreClient(await host.openXenStore());
+  const home = 'device/vbd/51712';
+  const backend = await store.read(`${home}/backend`);
+  t.equal(await store.read(`${backend}/multi-queue-max-queues`), '3');
+  const queues = Array.from({ length: 3 }, () => new HandFront(host));
+  const second = host.grantPages(0, 3, 'read-write');
+  await store.write(`${home}/multi-queue-num-queues`, '3');
+  await store.write(`${home}/ring-page-order`, '1');
+  await store.write(`${home}/protocol`, 'x86_64-abi');
+  for (const [index, queue] of queues.entries()) {
+    await store.write(`${home}/queue-${index}/ring-ref0`, String(queue.pages.grefs[0]));
+    await store.write(`${home}/queue-${index}/ring-ref1`, String(second.grefs[index]));
+    await store.write(`${home}/queue-${index}/event-channel`, String(queue.handle.port));
+  }
+  await store.write(`${home}/state`, '3');
+  await store.waitFor(`${backend}/state`, (state) => state === '4', { timeoutMs: 2000 });
+  await store.write(`${home}/state`, '4');
+  t.equal(host.control.leaks().mappings, 6);
+  const page = host.grantPages(0, 1, 'read-write').grefs[0] ?? 0;
+  for (const queue of queues) await queue.open();
+  // 64 slots in two pages: slot 36 begins the second one. Requests 0..35 fill the first.
+  for (const [index, queue] of queues.entries()) {
+    for (let id = 0; id < 30; id++) {
+      queue.putDirect(0, id + index * 100, id * 8, [{ gref: page, first: 0, last: 0 }]);
+    }
+    queue.push();
+  }
+  for (const [index, queue] of queues.entries()) {
+    const responses = await queue.wait(30);
+    t.ok(responses.every(({ status }) => status === 0));
+    t.equal(responses[29]?.id, 29 + index * 100);
+  }
+  await store.write(`${home}/state`, '6');
+  await store.waitFor(`${backend}/state`, (state) => state === '6', { timeoutMs: 2000 });
+  t.equal(host.control.leaks().mappings, 0);
+  await store.close();
+  await host.close();
+});
+
+void t.test('hosts leave no descriptors, threads or mappings behind', async (t) => {
+  const file = join(directory, 'leak.img');
+  writeFileSync(file, new Uint8Array(1 << 20));
+  const count = (): Record<string, number> => ({
+    descriptors: readdirSync('/proc/self/fd').length,
+    threads: readdirSync('/proc/self/task').length,
+  });
+  const mappings = (): number =>
+    readFileSync('/proc/self/maps', 'utf8')
+      .split('\n')
+      .filter((line) => line.includes('xen-grants')).length;
+  const run = async (): Promise<void> => {
+    const host = await createSimulatedHost({
+      disks: [
+        { vbd: 'xvda', file },
+        { vbd: 'xvdb', sizeBytes: 1 << 20 },
+      ],
+    });
+    const connection = await connectByHand(host, 51712, { 'feature-persistent': '1' });
+    const page = host.grantPages(0, 1, 'read-write');
+    connection.front.putDirect(0, 1, 0, [{ gref: page.grefs[0] ?? 0, first: 0, last: 0 }]);
+    connection.front.push();
+    await connection.front.wait(1);
+    await closeByHand(host, connection);
+    page.revoke();
+    await host.control.unplugForced('xvdb');
+    await host.close();
+  };
+  await run();
+  const before = count();
+  const mappingsBefore = mappings();
+  for (let round = 0; round < 5; round++) await run();
+  t.same(count(), before);
+  t.equal(mappings(), mappingsBefore);
+});

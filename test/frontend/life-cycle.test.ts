@@ -4,6 +4,7 @@
  * Method: every combination of states, keys, goals and flags.
  */
 
+import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { XenbusState } from '../../src/blkif/index.ts';
 import {
@@ -32,6 +33,19 @@ void t.test('every step leads to a state of the table, and final states have non
     () => transition('closed', 'attachFresh'),
     /no step for attachFresh in the state closed/,
   );
+  t.end();
+});
+
+void t.test('the table in the README is this table', (t) => {
+  const rows = Object.entries(LIFE_CYCLE).flatMap(([state, steps]) =>
+    Object.entries(steps).map(
+      ([event, { to, finishedBecause = '' }]) =>
+        `| ${state} | ${event} | ${to} | ${finishedBecause} |`,
+    ),
+  );
+  const readme = readFileSync(new URL('../../../src/frontend/README.md', import.meta.url), 'utf8');
+  const [, table = ''] = /<!-- table -->\n(.*)<!-- \/table -->/s.exec(readme) ?? [];
+  t.same(table.trimEnd().split('\n').slice(2), rows);
   t.end();
 });
 

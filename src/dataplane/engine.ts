@@ -209,6 +209,85 @@ export class Engine {
     return Math.max(0, Math.min(room, this.missingBytes(operation)));
   }
 
+  /**
+   * There is payload for a write that has no room: takes pages for it, now or when its turn comes;
+   * then the requester hears `payloadWanted`.
+   */
+  wantRoom(operation: Operation): void {
+    if (operation.stage !== Stage.WRITE || operation.queue === Queue.PAGES) return;
+    if (operation.queue === Queue.SLOTS) {
+      // The window before waits for slots; the next is asked for when that has been sent on.
+      operation.wantsRoom = true;
+    } else if (this.roomBytes(operation) === 0 && this.missingBytes(operation) > 0) {
+      this.#wantPages(operation);
+    }
+  }
+
+  /** Whether somebody waits for pages. */
+  get isStarved(): boolean {
+    return !this.#pageQueue.isEmpty;
+  }
+
+  /**
+   * Takes back what a write holds whose client has fallen silent, because others need it: whole
+   * pages are sent on, free ones given back, and the bytes of a page that is filled in part are
+   * copied to `parkedAddress`, to be filled in again later. Returns how many bytes that are.
+   */
+  park(operation: Operation, parkedAddress: number): number {
+    const isInWindow = operation.stage === Stage.WRITE && operation.pageCount > 0;
+    if (!isInWindow || operation.queue !== Queue.NONE) return 0;
+    const pool = this.#pool;
+    const inPage = operation.filledBytes % PAGE_SIZE;
+    const first = Math.max(operation.issuedBytes, operation.filledBytes - inPage);
+    const from = first === operation.issuedBytes ? Math.max(first, operation.skewBytes) : first;
+    const parkedBytes = operation.filledBytes - from;
+    if (parkedBytes > 0) {
+      const address = pool.addressOf(operation.fillPage) + (from % PAGE_SIZE);
+      libc.memcpy(parkedAddress, address, parkedBytes);
+    }
+    const kept = (first - operation.issuedBytes) / PAGE_SIZE;
+    let last = NO_PAGE;
+    let page = operation.firstPage;
+    for (let i = 0; i < kept; i++) {
+      last = page;
+      page = pool.next(page);
+    }
+    pool.giveList(page, operation.pageCount - kept);
+    operation.pageCount = kept;
+    operation.lastPage = last;
+    operation.filledBytes = from;
+    operation.allocatedBytes = first;
+    operation.fillPage = NO_PAGE;
+    if (kept === 0) {
+      operation.firstPage = NO_PAGE;
+      operation.issuePage = NO_PAGE;
+    } else {
+      pool.link(last, NO_PAGE);
+      this.#advanceWrite(operation);
+    }
+    return parkedBytes;
+  }
+
+  /**
+   * Moves the data of a read whose client does not take it from pages, which others need, to memory
+   * of its own. False when there is too much of that already.
+   */
+  evacuate(operation: Operation): boolean {
+    if (operation.dataBytes === 0 || operation.pageCount === 0) return true;
+    const address = this.#spill.allocate(operation.gridBytes);
+    if (address === 0) return false;
+    let page = operation.firstPage;
+    for (let at = 0; at < operation.gridBytes; at += PAGE_SIZE) {
+      const count = Math.min(PAGE_SIZE, operation.gridBytes - at);
+      libc.memcpy(address + at, this.#pool.addressOf(page), count);
+      page = this.#pool.next(page);
+    }
+    this.#giveBackPages(operation);
+    operation.spillAddress = address;
+    operation.spillBytes = operation.gridBytes;
+    return true;
+  }
+
   /** Bytes of payload that have not arrived yet. */
   missingBytes(operation: Operation): number {
     return (operation.skewBytes + operation.lengthBytes - operation.filledBytes) | 0;
@@ -383,7 +462,8 @@ export class Engine {
   #edgesKnown(operation: Operation): void {
     if (operation.command === NbdCmd.WRITE) {
       operation.stage = Stage.WRITE;
-      this.#wantPages(operation);
+      // Pages are taken when payload is there to fill them: see wantRoom.
+      operation.requester?.payloadWanted(operation);
     } else if (operation.isRagged) {
       operation.stage = Stage.ZERO_EDGES;
       this.#zeroEdges(operation);
@@ -565,22 +645,16 @@ export class Engine {
   #issued(operation: Operation): void {
     if (operation.stage === Stage.READ && operation.allocatedBytes < operation.gridBytes) {
       this.#wantPages(operation);
-    } else if (operation.stage === Stage.WRITE) {
-      this.#advanceWrite(operation);
+    } else if (operation.stage === Stage.WRITE && operation.wantsRoom) {
+      operation.wantsRoom = false;
+      this.wantRoom(operation);
     }
   }
 
-  /** Goes on with a write that has new payload: to the ring, or to ask for the next window. */
+  /** Sends on what there is of a write, as far as it makes a sensible piece. */
   #advanceWrite(operation: Operation): void {
     if (operation.stage !== Stage.WRITE || operation.queue !== Queue.NONE) return;
-    if (this.#issuableBytes(operation) > 0) {
-      this.#wantSlot(operation);
-      return;
-    }
-    const isWindowUsed = operation.issuedBytes === operation.allocatedBytes;
-    if (isWindowUsed && operation.allocatedBytes < operation.gridBytes) {
-      this.#wantPages(operation);
-    }
+    if (this.#issuableBytes(operation) > 0) this.#wantSlot(operation);
   }
 
   /** How much of a write may go to the ring: whole pages, or all of it when it is complete. */

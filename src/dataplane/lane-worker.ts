@@ -126,6 +126,8 @@ class Lane implements LaneCore {
     this.#collect();
     for (let i = 0; i < count; i++) this.#handle(this.#epoll.tokenAt(i), this.#epoll.eventsAt(i));
     this.#resumeAwake();
+    // Whatever of the above gave back pages or slots, somebody may be waiting for them.
+    if (!this.#isBroken) this.engine.pump();
     this.#publish();
     this.#sendReplies();
     if (this.isDraining) this.#watchDrain();
@@ -142,12 +144,24 @@ class Lane implements LaneCore {
     if (this.#awake.length > 0 || this.#dirty.length > 0) return false;
     if (this.#isBroken) return true;
     if (this.#ring.inFlight > 0 && this.#ring.finalCheck()) return false;
+    if (this.engine.isStarved && this.#ring.inFlight === 0 && this.#reclaim()) return false;
     // Only now may the backend wake us again. An event that came while the channel was masked was
     // for a response that finalCheck has just looked for, or it is pending and wakes us at once.
     if (this.#isMasked) {
       this.#isMasked = false;
       this.#channel.unmask();
     }
+    return true;
+  }
+
+  /** Takes pages back from clients that stand still. Returns whether that helped anybody. */
+  #reclaim(): boolean {
+    if (this.#isSuspended || this.#isHeld) return false;
+    const before = this.pool.freeCount;
+    for (const connection of this.#connections) connection?.reclaim();
+    if (this.pool.freeCount <= before) return false;
+    this.engine.pump();
+    this.#publish();
     return true;
   }
 

@@ -128,6 +128,11 @@ export class Lane {
     this.#send({ type: 'break-down' });
   }
 
+  /** Makes an idle lane take a turn, which its counter of turns shows. */
+  wake(): void {
+    signalEventFd(this.#controlFd);
+  }
+
   /** Ends the thread. A thread blocked in a system call cannot be terminated, so it is asked. */
   stop(): Promise<void> {
     if (!this.#isStopping) {

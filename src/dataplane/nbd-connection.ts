@@ -26,7 +26,16 @@ import {
   REQUEST_BYTES,
   requestPayloadBytes,
 } from 'nbd-server-ts/protocol';
-import { EPOLLIN, EPOLLOUT, Errno, errno, libc, PAGE_SIZE } from '../sys/index.ts';
+import {
+  allocateMemory,
+  EPOLLIN,
+  EPOLLOUT,
+  Errno,
+  errno,
+  libc,
+  PAGE_SIZE,
+  unmapMemory,
+} from '../sys/index.ts';
 import { Counter } from './counters.ts';
 import type { LaneCore } from './lane-core.ts';
 import { type Operation, OperationQueue, Queue, type Requester } from './operation.ts';
@@ -37,12 +46,15 @@ import { encodeReplyHeader, HEADER_SLOT_BYTES } from './reply-header.ts';
 const READS_PER_TURN = 8;
 /** Payload smaller than this is received with whatever else there is, and copied. */
 const DIRECT_BYTES_MIN = 16 * 1024;
+/** A client that has left more than this of its replies unread is given no further ones. */
+const BACKLOG_MAX = 4 * 1024 * 1024;
 
 /** Why a connection ended, for the log. */
 export type CloseReason =
   | 'client disconnected'
   | 'client left without disconnecting'
   | 'client broke the protocol'
+  | 'client does not read its replies'
   | 'connection failed'
   | 'server stops';
 
@@ -72,6 +84,11 @@ export class NbdConnection implements Requester {
   readonly #sending = new OperationQueue(Queue.SEND);
   /** Bytes of the first reply that have left already. */
   #sentBytes = 0;
+  /** Of all replies that are ready and have not left. */
+  #backlogBytes = 0;
+  /** Bytes of payload that had to give way, in a page of private memory. */
+  #parkedAddress = 0;
+  #parkedBytes = 0;
   #isDirty = false;
   #closeReason: CloseReason | undefined;
   /** What to say when the last reply has left. */
@@ -124,11 +141,13 @@ export class NbdConnection implements Requester {
         this.#watch(this.#events & ~EPOLLIN);
         return;
       }
+      const current = this.#current;
       const isDirect =
-        this.#current !== undefined &&
+        current !== undefined &&
         this.#start === this.#end &&
-        this.#core.engine.roomBytes(this.#current) >= DIRECT_BYTES_MIN;
-      const isMore = isDirect ? this.#receivePayload(this.#current as Operation) : this.#receive();
+        this.#core.engine.missingBytes(current) >= DIRECT_BYTES_MIN;
+      if (isDirect && !this.#haveRoom(current)) continue;
+      const isMore = isDirect ? this.#receivePayload(current) : this.#receive();
       if (!isMore) return;
     }
   }
@@ -231,15 +250,10 @@ export class NbdConnection implements Requester {
 
   /** Copies payload from the buffer. Returns whether parsing can go on. */
   #fill(operation: Operation, available: number): boolean {
+    if (available === 0 || !this.#haveRoom(operation)) return false;
     const { engine } = this.#core;
     const missing = engine.missingBytes(operation);
     const count = Math.min(available, engine.roomBytes(operation));
-    if (count === 0) {
-      // Pages will come: payloadWanted() wakes us. A stall with no bytes at hand is one as well,
-      // since the socket must not be read before there is a place for what it holds.
-      if (engine.roomBytes(operation) === 0) this.#isStalled = true;
-      return false;
-    }
     if (count === missing) this.#current = undefined;
     const source = (this.#buffer as ReceiveBuffer).address + this.#start;
     this.#start += count;
@@ -247,10 +261,31 @@ export class NbdConnection implements Requester {
     return true;
   }
 
+  /** Whether there are pages for payload. Otherwise stalls until there are. */
+  #haveRoom(operation: Operation): boolean {
+    const { engine } = this.#core;
+    if (engine.roomBytes(operation) === 0) engine.wantRoom(operation);
+    const room = engine.roomBytes(operation);
+    if (this.#current !== operation) return false;
+    if (this.#parkedBytes > 0 && room >= this.#parkedBytes) this.#unpark(operation);
+    this.#isStalled = engine.roomBytes(operation) === 0;
+    return !this.#isStalled;
+  }
+
+  #unpark(operation: Operation): void {
+    this.#core.engine.fillFrom(operation, this.#parkedAddress, this.#parkedBytes);
+    this.#dropParked();
+  }
+
+  #dropParked(): void {
+    if (this.#parkedBytes > 0) unmapMemory(this.#parkedAddress, PAGE_SIZE);
+    this.#parkedBytes = 0;
+  }
+
   /** Starts the request at the front of the buffer. Returns whether parsing can go on. */
   #takeRequest(): boolean {
     const { engine, limits } = this.#core;
-    if (this.#operationsNow >= limits.operationsPerConnection) {
+    if (this.#operationsNow >= limits.operationsPerConnection || this.#backlogBytes > BACKLOG_MAX) {
       this.#isStalled = true;
       return false;
     }
@@ -336,7 +371,9 @@ export class NbdConnection implements Requester {
   payloadRefused(operation: Operation, missingBytes: number): void {
     if (this.#current !== operation) return;
     this.#current = undefined;
-    this.#skipBytes = missingBytes;
+    // What was parked has arrived already.
+    this.#skipBytes = missingBytes - this.#parkedBytes;
+    this.#dropParked();
     this.wake();
   }
 
@@ -349,10 +386,14 @@ export class NbdConnection implements Requester {
       this.#agreement,
     );
     this.#sending.push(operation);
-    if (!this.#isDirty) {
-      this.#isDirty = true;
-      this.#core.markDirty(this);
-    }
+    this.#backlogBytes += operation.headerBytes + operation.dataBytes;
+    this.#markDirty();
+  }
+
+  #markDirty(): void {
+    if (this.#isDirty) return;
+    this.#isDirty = true;
+    this.#core.markDirty(this);
   }
 
   /** Ends a stall: the connection goes on in this turn of the loop. */
@@ -446,6 +487,7 @@ export class NbdConnection implements Requester {
       const length = operation.headerBytes + operation.dataBytes;
       if (sent < length) break;
       sent -= length;
+      this.#backlogBytes -= length;
       this.#sending.shift();
       this.#operationsNow -= 1;
       this.#core.release(operation);
@@ -455,8 +497,27 @@ export class NbdConnection implements Requester {
     this.wake();
   }
 
+  /** The socket takes more: the replies leave at the end of this turn, like all others. */
   onWritable(): void {
-    this.flushReplies();
+    this.#markDirty();
+  }
+
+  /**
+   * Others wait for pages, and nothing on the ring will free any: gives back those that are held
+   * for a client that does not read its replies, or has stopped in the middle of its payload.
+   */
+  reclaim(): void {
+    const { engine } = this.#core;
+    for (let at = this.#sending.head; at !== undefined; at = at.next) {
+      if (engine.evacuate(at)) continue;
+      this.close('client does not read its replies');
+      return;
+    }
+    if (this.#current === undefined || this.#parkedBytes > 0) return;
+    const { address } = allocateMemory(PAGE_SIZE);
+    this.#parkedBytes = engine.park(this.#current, address);
+    if (this.#parkedBytes > 0) this.#parkedAddress = address;
+    else unmapMemory(address, PAGE_SIZE);
   }
 
   // --- the end
@@ -491,6 +552,7 @@ export class NbdConnection implements Requester {
       this.#core.release(operation);
     }
     this.#core.abandonAll(this);
+    this.#dropParked();
     this.#start = this.#end;
     this.#giveBuffer();
     this.#core.connectionClosed(this, reason);

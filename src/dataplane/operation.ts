@@ -90,6 +90,8 @@ export class Operation {
   issuePage: number = NO_PAGE;
   /** A write's page that payload goes into next. */
   fillPage: number = NO_PAGE;
+  /** A write that waits for slots has payload for another window. */
+  wantsRoom = false;
 
   /** Has a first or last sector that the client covers in part only. */
   isRagged = false;
@@ -132,6 +134,7 @@ export class Operation {
     this.pageCount = 0;
     this.issuePage = NO_PAGE;
     this.fillPage = NO_PAGE;
+    this.wantsRoom = false;
     this.isRagged = false;
     this.rangeEntered = false;
     this.holdsRange = false;

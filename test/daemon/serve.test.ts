@@ -1,41 +1,17 @@
 // Goal: the daemon as a whole, as one client after another sees it. Each test starts the real
 // command on a simulated disk and speaks NBD to it with the independent client of test/support.
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t, { type Test as TapTest } from 'tap';
+import t from 'tap';
 import { Daemon, runXenblkNbd } from '../support/daemon.ts';
 import { NbdClient } from '../support/nbd-client.ts';
 import { Cmd, Errno, goData, Opt, requestHeader } from '../support/nbd-wire.ts';
 import { runSeed, SeededRandom } from '../support/random.ts';
-
-const MIB = 1024 * 1024;
-
-interface Server {
-  readonly daemon: Daemon;
-  readonly address: { readonly path: string };
-  readonly file: string;
-  readonly folder: string;
-  open(): Promise<NbdClient>;
-}
-
-async function start(t: TapTest, sizeBytes: number, args: string[] = []): Promise<Server> {
-  const folder = mkdtempSync(join(tmpdir(), 'xenblk-nbd-test-'));
-  const file = join(folder, 'disk.img');
-  writeFileSync(file, Buffer.alloc(sizeBytes));
-  const address = { path: join(folder, 'nbd.sock') };
-  const daemon = await Daemon.start(['--simulate', file, '--unix', address.path, ...args]);
-  t.teardown(async () => {
-    if (daemon.result === undefined) daemon.kill('SIGKILL');
-    await daemon.waitForEnd();
-    rmSync(folder, { recursive: true });
-  });
-  const open = async () => (await NbdClient.open(address)).client;
-  return { daemon, address, file, folder, open };
-}
+import { MIB, serveFile } from '../support/served-file.ts';
 
 void t.test('what is written is in the file and comes back', async (t) => {
-  const { daemon, file, open } = await start(t, 8 * MIB);
+  const { daemon, file, open } = await serveFile(t, 8 * MIB);
   const random = new SeededRandom(runSeed());
   const client = await open();
   const model = Buffer.alloc(8 * MIB);
@@ -61,7 +37,7 @@ void t.test('what is written is in the file and comes back', async (t) => {
 });
 
 void t.test('many requests in flight, of all sizes, on several connections', async (t) => {
-  const { daemon, open } = await start(t, 16 * MIB);
+  const { daemon, open } = await serveFile(t, 16 * MIB);
   const random = new SeededRandom(runSeed());
   const clients = await Promise.all([open(), open(), open(), open()]);
   const share = 4 * MIB;
@@ -92,7 +68,7 @@ void t.test('many requests in flight, of all sizes, on several connections', asy
 });
 
 void t.test('two clients write odd ranges of one sector at once', async (t) => {
-  const { daemon, file, open } = await start(t, MIB);
+  const { daemon, file, open } = await serveFile(t, MIB);
   const [one, other] = [await open(), await open()];
   for (let round = 1; round <= 100; round++) {
     const replies = await Promise.all([
@@ -117,7 +93,7 @@ void t.test('two clients write odd ranges of one sector at once', async (t) => {
 });
 
 void t.test('refusals have the right codes, and the connection lives on', async (t) => {
-  const { daemon, open } = await start(t, MIB);
+  const { daemon, open } = await serveFile(t, MIB);
   const client = await open();
   t.equal((await client.read(MIB, 1)).error, Errno.EINVAL);
   t.equal((await client.read(MIB - 1, 2)).error, Errno.EINVAL);
@@ -136,7 +112,7 @@ void t.test('refusals have the right codes, and the connection lives on', async 
 });
 
 void t.test('--read-only: EPERM, and the payload is drained', async (t) => {
-  const { daemon, file, open, address } = await start(t, MIB, ['--read-only']);
+  const { daemon, file, open, address } = await serveFile(t, MIB, ['--read-only']);
   const { client, description } = await NbdClient.open(address);
   t.equal(description.flags & 2, 2, 'announced');
   t.equal((await client.write(0, Buffer.alloc(300_000, 1))).error, Errno.EPERM);
@@ -150,7 +126,7 @@ void t.test('--read-only: EPERM, and the payload is drained', async (t) => {
 });
 
 void t.test('requests that come in one piece with the handshake are served', async (t) => {
-  const { daemon, address } = await start(t, MIB);
+  const { daemon, address } = await serveFile(t, MIB);
   const client = await NbdClient.connect(address);
   await client.bytes.receive(18);
   const go = goData('', []);
@@ -176,7 +152,7 @@ void t.test('requests that come in one piece with the handshake are served', asy
 });
 
 void t.test('a client may vanish at any byte of a request', async (t) => {
-  const { daemon, open } = await start(t, MIB);
+  const { daemon, open } = await serveFile(t, MIB);
   const bytes = Buffer.concat([
     requestHeader({ type: Cmd.WRITE, offset: 100, payload: Buffer.alloc(70_000, 1) }, 1n),
     Buffer.alloc(70_000, 1),
@@ -198,7 +174,7 @@ void t.test('a client may vanish at any byte of a request', async (t) => {
 });
 
 void t.test('garbage costs its sender the connection, and nobody else anything', async (t) => {
-  const { daemon, open, address } = await start(t, MIB);
+  const { daemon, open, address } = await serveFile(t, MIB);
   const good = await open();
   const random = new SeededRandom(runSeed());
   for (let i = 0; i < 20; i++) {
@@ -213,7 +189,7 @@ void t.test('garbage costs its sender the connection, and nobody else anything',
 });
 
 void t.test('SIGTERM answers what is in progress and leaves nothing behind', async (t) => {
-  const { daemon, open, address, folder } = await start(t, 16 * MIB, [
+  const { daemon, open, address, folder } = await serveFile(t, 16 * MIB, [
     '--pid-file',
     join(tmpdir(), `xenblk-nbd-test-${process.pid}.pid`),
   ]);
@@ -232,7 +208,7 @@ void t.test('SIGTERM answers what is in progress and leaves nothing behind', asy
 });
 
 void t.test('a socket in use is refused, a stale one is replaced', async (t) => {
-  const { daemon, address } = await start(t, MIB);
+  const { daemon, address } = await serveFile(t, MIB);
   const second = await runXenblkNbd(['serve', '--simulate', '1M', '--unix', address.path]);
   t.equal(second.status, 1);
   t.match(second.stderr, /in use by a running server/);
@@ -246,8 +222,7 @@ void t.test('a socket in use is refused, a stale one is replaced', async (t) => 
 });
 
 void t.test('the threads carry their names', async (t) => {
-  const { daemon } = await start(t, MIB);
-  const { readdirSync } = await import('node:fs');
+  const { daemon } = await serveFile(t, MIB);
   const tasks = `/proc/${daemon.pid}/task`;
   const names = readdirSync(tasks).map((id) => readFileSync(`${tasks}/${id}/comm`, 'utf8').trim());
   t.ok(names.includes('lane-0'));

@@ -131,6 +131,8 @@ class Owner implements Requester {
     const operation = this.current;
     if (operation === undefined || this.command !== NbdCmd.WRITE) return;
     const { engine, random, pool } = this.#world;
+    if (random.chance(0.05)) this.#park(operation);
+    if (engine.roomBytes(operation) === 0) engine.wantRoom(operation);
     const room = engine.roomBytes(operation);
     if (room === 0 || operation.errno !== 0) return;
     const count = 1 + random.below(room);
@@ -147,6 +149,20 @@ class Owner implements Requester {
     }
     this.#payloadAt += count;
     engine.filled(operation, count);
+  }
+
+  /** Gives way to others in the middle of the payload; what had to go is sent again. */
+  #park(operation: Operation): void {
+    const { engine } = this.#world;
+    const parked = allocateMemory(PAGE_SIZE);
+    const before = operation.filledBytes;
+    const count = engine.park(operation, parked.address);
+    const bytes = new Uint8Array(parked.buffer, 0, count);
+    this.#payloadAt -= count;
+    t.equal(operation.filledBytes, before - count);
+    for (let i = 0; i < count; i++) {
+      if (bytes[i] !== this.#payload[this.#payloadAt + i]) throw new Error('parked bytes differ');
+    }
   }
 
   payloadWanted(): void {}

@@ -3,9 +3,9 @@
  * present connection needs of the host.
  *
  * One loop does everything, one step at a time: look at XenStore (observation.ts), decide
- * (interpret.ts), take the step (life-cycle.ts), act (entry-actions.ts), look again. Watches, timers and
- * the owner only wake it. So no two actions interleave, and a merged or late watch event costs a
- * look and nothing else.
+ * (interpret.ts), take the step (life-cycle.ts), act (entry-actions.ts), look again. Watches,
+ * timers and the owner only wake it. So no two actions interleave, and a merged or late watch event
+ * costs a look and nothing else.
  *
  * What holds: pages and event channels of a connection are given back, and `initialising` is
  * entered, only once the old connection is known to be finished and the owner has let go of it.
@@ -44,6 +44,7 @@ export async function connectVbd(options: FrontendOptions): Promise<Frontend> {
   return frontend;
 }
 
+/** One vbd's front end, from its attach to its end. It is used once. */
 export class Frontend {
   readonly #life: Life;
   readonly #ended = new Deferred<FrontendEnd>();

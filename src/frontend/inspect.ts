@@ -7,6 +7,7 @@ import { FrontendError } from './errors.ts';
 import { chooseTransport, type TransportChoice, type TransportWish } from './transport-choice.ts';
 import type { VbdDescription } from './vbd.ts';
 
+/** What {@link inspectVbd} found. */
 export interface VbdInspection {
   /** Undefined when it cannot be read or used; then {@link faults} says why. */
   readonly limits: TransportLimits | undefined;

@@ -12,6 +12,7 @@
  * This is data and a look-up; interpret.ts turns what XenStore holds into events, frontend.ts acts.
  */
 
+/** Where a front end stands in its life. */
 export type FrontendState =
   /** Nothing was touched yet. */
   | 'idle'
@@ -34,6 +35,7 @@ export type FrontendState =
   /** The end: given up, with an error. */
   | 'failed';
 
+/** What leads from one state to the next. */
 export type FrontendEvent =
   /** Begin, with both ends at rest. */
   | 'attachFresh'

@@ -19,6 +19,7 @@ export interface BackendLocation {
   readonly domid: number;
 }
 
+/** One look at XenStore. */
 export interface Observation {
   /** Our own state; Unknown when our directory is gone. */
   readonly frontendState: XenbusState;

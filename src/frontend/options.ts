@@ -54,6 +54,7 @@ export interface FrontendEvents {
   ended?(end: FrontendEnd): void;
 }
 
+/** What a front end is made with. */
 export interface FrontendOptions {
   readonly host: XenHost;
   /** Stays open as long as the front end lives; closing it is the caller's. */

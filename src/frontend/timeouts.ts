@@ -21,6 +21,7 @@ export interface FrontendTimeouts {
   readonly reconnectMs: number;
 }
 
+/** Long enough for a busy host; a recovery waits for ever, as the kernel does. */
 export const DEFAULT_TIMEOUTS: FrontendTimeouts = {
   appearMs: 5_000,
   initWaitMs: 20_000,

@@ -45,7 +45,12 @@ void t.test('the table in the README is this table', (t) => {
   );
   const readme = readFileSync(new URL('../../../src/frontend/README.md', import.meta.url), 'utf8');
   const [, table = ''] = /<!-- table -->\n(.*)<!-- \/table -->/s.exec(readme) ?? [];
-  t.same(table.trimEnd().split('\n').slice(2), rows);
+  // The formatter pads the columns.
+  const told = table.replaceAll(/ +/g, ' ').trimEnd().split('\n').slice(2);
+  t.same(
+    told,
+    rows.map((row) => row.replaceAll(/ +/g, ' ')),
+  );
   t.end();
 });
 

@@ -1,8 +1,8 @@
 /**
  * Goal: no order of troubles makes the front end give a ring back too early, hang, or fail: once
  * the trouble is over it is connected, with nothing of the past held, and closes cleanly.
- * Method: random histories of a scripted back end, toolstack and owner, with random pauses; the fake
- * host notes every release that comes too early. A failing history is shrunk and printed.
+ * Method: random histories of a scripted back end, toolstack and owner, with random pauses; the
+ * fake host notes every release that comes too early. A failing history is shrunk and printed.
  */
 
 import fc from 'fast-check';

@@ -73,6 +73,8 @@ export class RawClient {
 
   readonly #onEnd = (): void => {
     this.#isEnded = true;
+    // As a real client, it closes its side when the server did.
+    this.#stream.end();
     this.#wake();
   };
 
@@ -146,6 +148,14 @@ export class RawClient {
       throw new Error(`The server closed when ${count} bytes were expected, after "${got}".`);
     }
     return this.#take(count);
+  }
+
+  /** The next `count` bytes, which stay to be received. */
+  async peek(count: number): Promise<Buffer> {
+    const bytes = await this.receive(count);
+    this.#chunks.unshift(bytes);
+    this.#chunkBytes += count;
+    return bytes;
   }
 
   /** Resolves when the server closed, with what came before. */

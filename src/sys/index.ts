@@ -14,3 +14,10 @@ export { errno, libc, viewMemory } from './libc.ts';
 export { allocateMemory, type Memory, mapShared, PAGE_SIZE, unmapMemory } from './memory.ts';
 export { type ReadableWatch, watchReadable } from './readable-watcher.ts';
 export { setThreadName } from './thread-name.ts';
+export {
+  createSocketPair,
+  type SocketKind,
+  sendUnixDatagram,
+  setCloseOnExec,
+  socketKindOf,
+} from './unix-socket.ts';

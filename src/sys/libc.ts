@@ -50,11 +50,19 @@ export interface Libc {
   epollWait(fd: number, events: number, maxEvents: number, timeoutMs: number): number;
   poll(fds: number, count: number, timeoutMs: number): number;
   socket(domain: number, type: number, protocol: number): number;
+  socketpair(domain: number, type: number, protocol: number, fds: number): number;
   bind(fd: number, address: number, length: number): number;
   listen(fd: number, backlog: number): number;
   connect(fd: number, address: number, length: number): number;
   accept4(fd: number, address: number, lengthAddress: number, flags: number): number;
   getsockname(fd: number, address: number, lengthAddress: number): number;
+  getsockopt(
+    fd: number,
+    level: number,
+    name: number,
+    address: number,
+    lengthAddress: number,
+  ): number;
   setsockopt(fd: number, level: number, name: number, address: number, length: number): number;
   recv(fd: number, address: number, size: number, flags: number): number;
   send(fd: number, address: number, size: number, flags: number): number;
@@ -95,11 +103,13 @@ export const libc: Libc = {
   epollWait: declare('epoll_wait', 'int', ['int', ADDRESS, 'int', 'int']),
   poll: declare('poll', 'int', [ADDRESS, 'ulong', 'int']),
   socket: declare('socket', 'int', ['int', 'int', 'int']),
+  socketpair: declare('socketpair', 'int', ['int', 'int', 'int', ADDRESS]),
   bind: declare('bind', 'int', ['int', ADDRESS, 'uint']),
   listen: declare('listen', 'int', ['int', 'int']),
   connect: declare('connect', 'int', ['int', ADDRESS, 'uint']),
   accept4: declare('accept4', 'int', ['int', ADDRESS, ADDRESS, 'int']),
   getsockname: declare('getsockname', 'int', ['int', ADDRESS, ADDRESS]),
+  getsockopt: declare('getsockopt', 'int', ['int', 'int', 'int', ADDRESS, ADDRESS]),
   setsockopt: declare('setsockopt', 'int', ['int', 'int', 'int', ADDRESS, 'uint']),
   recv: declare('recv', 'long', ['int', ADDRESS, 'size_t', 'int']),
   send: declare('send', 'long', ['int', ADDRESS, 'size_t', 'int']),

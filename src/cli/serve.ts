@@ -2,17 +2,23 @@
 
 import { Command, Option } from 'commander';
 import {
+  DEFAULT_LIMITS,
   type ListenAddress,
   LOG_LEVELS,
   type LogLevel,
   NBD_PORT,
+  PRIVATE_ACCESS,
   parseSimulatedDisk,
   parseTcpAddress,
   parseUnixAddress,
+  parseUnixMode,
+  parseUnixOwner,
   type SimulatedDisk,
   serve,
+  type TlsOptions,
   UsageError,
 } from '../daemon/index.ts';
+import { collect, exportName, seconds, size, wholeNumber } from './option-values.ts';
 
 interface Flags {
   readonly simulate?: SimulatedDisk;
@@ -20,32 +26,104 @@ interface Flags {
   readonly simulateFaults?: string;
   readonly unix: readonly ListenAddress[];
   readonly listen: readonly ListenAddress[];
+  readonly stdio?: true;
+  readonly unixMode: number;
+  readonly unixOwner?: string;
+  readonly tcpKeepalive: number;
   readonly export?: string;
   readonly readOnly?: true;
-  readonly queues?: number;
+  readonly takeOver?: true;
+  readonly reconnectTimeout: number;
+  readonly waitForReturn?: true;
+  readonly sectorUnit?: string;
+  readonly queues: number;
   readonly ringPageOrder?: number;
+  readonly tls?: TlsOptions['mode'];
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+  readonly tlsCa?: string;
+  readonly tlsPsk?: string;
   readonly maxConnections: number;
+  readonly maxClientRequests: number;
+  readonly maxRequests: number;
+  readonly maxRequestSize: number;
+  readonly bufferMemory: number;
+  readonly handshakeTimeout: number;
+  readonly maxOptions: number;
+  readonly maxOptionSize: number;
   readonly logLevel: LogLevel;
   readonly pidFile?: string;
 }
 
-const EXPORT_NAME_BYTES_MAX = 4096;
+const DAY_SECONDS = 86_400;
 
 export function serveCommand(): Command {
-  return new Command('serve')
-    .description('attach to a vbd and serve it over NBD, in the foreground')
+  const command = new Command('serve')
+    .description('attach to vbds and serve them over NBD, in the foreground')
     .argument(
-      '[vbd]',
+      '[vbd...]',
       "xvdb, /dev/xvdb, 51728, or the backend's params; default: the only free vbd",
-    )
+    );
+  addDiskOptions(command);
+  addListenOptions(command);
+  addTlsOptions(command);
+  addLimitOptions(command);
+  return command
     .addOption(
-      new Option(
+      new Option('--log-level <level>', 'least severe level that is logged')
+        .choices([...LOG_LEVELS])
+        .default('info'),
+    )
+    .option('--pid-file <path>', 'write the process id there once the server is ready')
+    .action(run);
+}
+
+function option<T>(flags: string, text: string, parse: (value: string) => T): Option {
+  return new Option(flags, text).argParser(parse);
+}
+
+function addDiskOptions(command: Command): void {
+  command
+    .addOption(
+      option(
         '--simulate <file|size>',
-        'use the simulated Xen host: serve FILE, or a RAM disk of SIZE (64M, 2G)',
-      ).argParser(parseSimulatedDisk),
+        'use the simulated Xen host: serve FILE, or a RAM disk of SIZE (64M, 2G) for each vbd',
+        parseSimulatedDisk,
+      ),
     )
     .option('--simulate-features <list>', 'what the simulated backend offers')
     .option('--simulate-faults <list>', 'trouble that the simulated backend makes on purpose')
+    .addOption(option('--export <name>', "export name (default: the vbd's name)", exportName))
+    .option('--read-only', 'refuse writes')
+    .option('--take-over', "detach the kernel's driver from the vbds first, if nothing uses them")
+    .addOption(
+      option(
+        '--reconnect-timeout <seconds>',
+        'how long clients wait for a lost backend',
+        seconds('--reconnect-timeout', 0, 365 * DAY_SECONDS),
+      ).default(Number.POSITIVE_INFINITY, 'for ever'),
+    )
+    .option('--wait-for-return', 'wait for an unplugged vbd to come back, instead of ending')
+    .addOption(
+      new Option(
+        '--sector-unit <bytes>',
+        'vouch that the backend counts in units of 512 bytes, where backends differ',
+      ).choices(['512']),
+    )
+    .addOption(
+      option('--queues <n>', 'rings to use at most', wholeNumber('--queues', 1, 64)).default(1),
+    )
+    .addOption(
+      option(
+        '--ring-page-order <n>',
+        'a ring has 2^N pages at most',
+        wholeNumber('--ring-page-order', 0, 4),
+      ),
+    );
+}
+
+function addListenOptions(command: Command): void {
+  command
     .addOption(
       new Option('--unix <path>', 'listen on a Unix socket (repeatable)')
         .argParser(collect(parseUnixAddress))
@@ -54,76 +132,172 @@ export function serveCommand(): Command {
     .addOption(
       new Option('--listen <host:port>', 'listen on TCP (repeatable)')
         .argParser(collect(parseTcpAddress))
-        .default([], `127.0.0.1:${NBD_PORT} when no address is given`),
+        .default([], `127.0.0.1:${NBD_PORT} when there is no other way in`),
     )
+    .option('--stdio', 'serve one client on standard input and output')
     .addOption(
-      new Option('--export <name>', "export name (default: the vbd's name)").argParser(exportName),
-    )
-    .option('--read-only', 'refuse writes')
-    .addOption(
-      new Option('--queues <n>', 'rings to use at most').argParser(wholeNumber('--queues', 1, 64)),
-    )
-    .addOption(
-      new Option('--ring-page-order <n>', 'a ring has 2^N pages at most').argParser(
-        wholeNumber('--ring-page-order', 0, 4),
+      option('--unix-mode <octal>', 'permissions of Unix sockets', parseUnixMode).default(
+        PRIVATE_ACCESS.mode,
+        '600',
       ),
     )
     .addOption(
-      new Option('--max-connections <n>', 'clients at once')
-        .argParser(wholeNumber('--max-connections', 1, 65536))
-        .default(1024),
+      option(
+        '--unix-owner <user:group>',
+        'owner of Unix sockets, either part alone as well',
+        parseUnixOwner,
+      ),
     )
     .addOption(
-      new Option('--log-level <level>', 'least severe level that is logged')
-        .choices([...LOG_LEVELS])
-        .default('info'),
+      option(
+        '--tcp-keepalive <seconds>',
+        'silence after which a TCP client is asked whether it is there; 0 for never',
+        seconds('--tcp-keepalive', 0, DAY_SECONDS),
+      ).default(60_000, '60'),
+    );
+}
+
+function addTlsOptions(command: Command): void {
+  command
+    .addOption(
+      new Option('--tls <mode>', 'whether clients may, or must, use TLS').choices([
+        'off',
+        'allow',
+        'require',
+      ]),
     )
-    .option('--pid-file <path>', 'write the process id there once the server is ready')
-    .action(async (vbd: string | undefined, flags: Flags) => {
-      const listen = [...flags.unix, ...flags.listen];
-      if (flags.simulate === undefined) {
-        for (const name of ['simulateFeatures', 'simulateFaults'] as const) {
-          if (flags[name] !== undefined) {
-            const option = name === 'simulateFeatures' ? 'features' : 'faults';
-            throw new UsageError(`--simulate-${option} needs --simulate FILE or SIZE`);
-          }
-        }
-      }
-      await serve({
-        vbd,
-        simulate: flags.simulate,
-        simulateFeatures: flags.simulateFeatures,
-        simulateFaults: flags.simulateFaults,
-        listen: listen.length > 0 ? listen : [{ kind: 'tcp', host: '127.0.0.1', port: NBD_PORT }],
-        exportName: flags.export,
-        isReadOnly: flags.readOnly === true,
-        queues: flags.queues,
-        ringPageOrder: flags.ringPageOrder,
-        maxConnections: flags.maxConnections,
-        logLevel: flags.logLevel,
-        pidFile: flags.pidFile,
-      });
-    });
+    .option('--tls-cert <file>', "the server's certificate and its chain, PEM")
+    .option('--tls-key <file>', 'the key of that certificate, PEM')
+    .option('--tls-ca <file>', 'clients must show a certificate of these authorities, PEM')
+    .option('--tls-psk <file>', 'pre-shared keys instead of certificates: lines of USER:HEXKEY');
 }
 
-function collect<T>(parse: (text: string) => T): (text: string, before: T[]) => T[] {
-  return (text, before) => [...before, parse(text)];
-}
-
-function wholeNumber(option: string, least: number, most: number): (text: string) => number {
-  return (text) => {
-    const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-    if (!(value >= least && value <= most)) {
-      throw new UsageError(`${option} takes a whole number from ${least} to ${most}`);
-    }
-    return value;
+function addLimitOptions(command: Command): void {
+  const limits = DEFAULT_LIMITS;
+  const number = (flags: string, text: string, most: number, value: number): Option => {
+    const name = flags.split(' ')[0] ?? flags;
+    return option(flags, text, wholeNumber(name, 1, most)).default(value);
   };
+  command
+    .addOption(number('--max-connections <n>', 'clients at once', 65_536, limits.connections))
+    .addOption(
+      number('--max-requests <n>', 'requests in progress in one ring', 65_536, limits.requests),
+    )
+    .addOption(
+      number(
+        '--max-client-requests <n>',
+        'requests in progress of one client',
+        65_536,
+        limits.clientRequests,
+      ),
+    )
+    .addOption(
+      option(
+        '--max-request-size <size>',
+        'bytes of one read or write',
+        size('--max-request-size', '64K', '1G'),
+      ).default(limits.requestBytes, '64M'),
+    )
+    .addOption(
+      option(
+        '--buffer-memory <size>',
+        'memory of a ring for reads that need more than its granted pages',
+        size('--buffer-memory', '0', '16G'),
+      ).default(limits.bufferBytes, '64M'),
+    )
+    .addOption(
+      option(
+        '--handshake-timeout <seconds>',
+        'time for the handshake of a client',
+        seconds('--handshake-timeout', 0.001, 3600),
+      ).default(limits.handshakeMs, '10'),
+    )
+    .addOption(number('--max-options <n>', 'options in one handshake', 65_536, limits.options))
+    .addOption(
+      option(
+        '--max-option-size <size>',
+        'bytes of one option',
+        size('--max-option-size', '512', '1M'),
+      ).default(limits.optionBytes, '64K'),
+    );
 }
 
-function exportName(text: string): string {
-  const lengthBytes = Buffer.byteLength(text);
-  if (lengthBytes > EXPORT_NAME_BYTES_MAX || text.includes('\0')) {
-    throw new UsageError(`an export name has at most ${EXPORT_NAME_BYTES_MAX} bytes and no NUL`);
+async function run(vbds: string[], flags: Flags): Promise<void> {
+  checkCombination(vbds, flags);
+  await serve({
+    vbds,
+    use: {
+      queues: flags.queues,
+      ringPageOrder: flags.ringPageOrder,
+      reconnectTimeoutMs: flags.reconnectTimeout,
+      isReturnAwaited: flags.waitForReturn === true,
+      isSectorUnitTrusted: flags.sectorUnit !== undefined,
+    },
+    isTakenOver: flags.takeOver === true,
+    simulate: flags.simulate,
+    simulateFeatures: flags.simulateFeatures,
+    simulateFaults: flags.simulateFaults,
+    listen: [...flags.unix, ...flags.listen],
+    isStdio: flags.stdio === true,
+    unixAccess: { mode: flags.unixMode, owner: flags.unixOwner },
+    keepAliveMs: flags.tcpKeepalive,
+    tls: tlsOptions(flags),
+    exportName: flags.export,
+    isReadOnly: flags.readOnly === true,
+    limits: {
+      connections: flags.maxConnections,
+      handshakeMs: flags.handshakeTimeout,
+      options: flags.maxOptions,
+      optionBytes: flags.maxOptionSize,
+      requestBytes: flags.maxRequestSize,
+      clientRequests: flags.maxClientRequests,
+      requests: flags.maxRequests,
+      bufferBytes: flags.bufferMemory,
+    },
+    logLevel: flags.logLevel,
+    pidFile: flags.pidFile,
+  });
+}
+
+/** Options that each are right, and together make no sense. @throws UsageError */
+function checkCombination(vbds: readonly string[], flags: Flags): void {
+  const { simulate, simulateFeatures, simulateFaults, stdio, unix, listen, takeOver } = flags;
+  if (simulate === undefined && simulateFeatures !== undefined) {
+    throw new UsageError('--simulate-features needs --simulate FILE or SIZE');
   }
-  return text;
+  if (simulate === undefined && simulateFaults !== undefined) {
+    throw new UsageError('--simulate-faults needs --simulate FILE or SIZE');
+  }
+  if (simulate?.kind === 'file' && vbds.length > 1) {
+    throw new UsageError('--simulate FILE is the disk of one vbd: give a SIZE for several');
+  }
+  if (simulate !== undefined && takeOver === true) {
+    throw new UsageError(
+      "--take-over detaches the kernel's driver, which has no simulated vbd: leave out one of " +
+        '--take-over and --simulate',
+    );
+  }
+  if (flags.export !== undefined && vbds.length > 1) {
+    throw new UsageError('--export names the export of a single vbd: leave it out for several');
+  }
+  if (stdio === true && unix.length + listen.length > 0) {
+    throw new UsageError('--stdio serves one client and listens nowhere: leave out the addresses');
+  }
+}
+
+/** Where credentials are given, TLS is required unless told otherwise. @throws UsageError */
+function tlsOptions(flags: Flags): TlsOptions {
+  const { tls, tlsCert, tlsKey, tlsCa, tlsPsk } = flags;
+  const hasCredentials = [tlsCert, tlsKey, tlsCa, tlsPsk].some((file) => file !== undefined);
+  const mode = tls ?? (hasCredentials ? 'require' : 'off');
+  if (mode === 'off' && hasCredentials) {
+    throw new UsageError('--tls off uses no certificates and no keys: leave them out');
+  }
+  if (mode !== 'off' && tlsPsk === undefined && (tlsCert === undefined || tlsKey === undefined)) {
+    throw new UsageError('TLS needs --tls-cert and --tls-key, or --tls-psk');
+  }
+  if (tlsPsk !== undefined && [tlsCert, tlsKey, tlsCa].some((file) => file !== undefined)) {
+    throw new UsageError('--tls-psk takes the place of certificates: leave out one of the two');
+  }
+  return { mode, certFile: tlsCert, keyFile: tlsKey, caFile: tlsCa, pskFile: tlsPsk };
 }

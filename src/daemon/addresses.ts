@@ -33,14 +33,18 @@ export function parseTcpAddress(text: string): ListenAddress {
   return { kind: 'tcp', host: host === '' ? '::' : host, port };
 }
 
-/** The NBD URI of an export at an address, as clients of libnbd and qemu take it. */
-export function nbdUri(address: ListenAddress, exportName: string): string {
+/**
+ * The NBD URI of an export at an address, as clients of libnbd and qemu take it; `isSecure` for one
+ * that is served over TLS alone.
+ */
+export function nbdUri(address: ListenAddress, exportName: string, isSecure = false): string {
+  const scheme = isSecure ? 'nbds' : 'nbd';
   const name = encodeURIComponent(exportName);
   if (address.kind === 'unix') {
-    return `nbd+unix:///${name}?socket=${encodeURI(address.path).replaceAll('&', '%26')}`;
+    return `${scheme}+unix:///${name}?socket=${encodeURI(address.path).replaceAll('&', '%26')}`;
   }
   const host = address.host.includes(':') ? `[${address.host}]` : address.host;
-  return `nbd://${host}:${address.port}/${name}`;
+  return `${scheme}://${host}:${address.port}/${name}`;
 }
 
 export function formatAddress(address: ListenAddress): string {

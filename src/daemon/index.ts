@@ -8,8 +8,18 @@ export { DaemonError, UsageError } from './errors.ts';
 export { LOG_LEVELS, type LogLevel } from './log.ts';
 export { serve } from './serve.ts';
 export {
+  type ClientLimits,
+  DEFAULT_LIMITS,
   parseSimulatedDisk,
   parseSize,
   type ServeOptions,
   type SimulatedDisk,
 } from './serve-options.ts';
+export type { TlsOptions } from './tls-credentials.ts';
+export {
+  PRIVATE_ACCESS,
+  parseUnixMode,
+  parseUnixOwner,
+  type UnixAccess,
+} from './unix-access.ts';
+export type { VbdUse } from './vbd-device.ts';

@@ -3,35 +3,60 @@
 import { existsSync, lstatSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import { dirname } from 'node:path';
+import { checkListening, type PassedDescriptor } from './activation.ts';
 import { formatAddress, type ListenAddress } from './addresses.ts';
 import { DaemonError } from './errors.ts';
+import { applyAccess, PRIVATE_ACCESS, type UnixAccess } from './unix-access.ts';
 
-const UNIX_SOCKET_MODE = 0o600;
-const BACKLOG = 128;
+const BACKLOG = 1024;
 
 export interface Listener {
   /** Where it really listens: port 0 has become a number. */
   readonly address: ListenAddress;
-  /** Stops accepting, and removes a Unix socket's file. */
+  /** Stops accepting, and removes a Unix socket's file if we made it. */
   close(): void;
 }
 
-/** Listens, and hands each client to `onClient`. @throws DaemonError */
-export async function listen(
-  address: ListenAddress,
-  onClient: (socket: net.Socket) => void,
-): Promise<Listener> {
-  if (address.kind === 'unix') await removeStaleSocket(address.path);
-  const server = net.createServer({ allowHalfOpen: true, noDelay: true, keepAlive: true });
+export interface ListenOptions {
+  /** Of Unix sockets that we make. */
+  readonly access: UnixAccess;
+  /** Silence after which TCP asks whether the other end is still there; 0 for never. */
+  readonly keepAliveMs: number;
+  readonly onClient: (socket: net.Socket) => void;
+  /** Clients cannot be taken in at the moment, for want of descriptors above all. */
+  readonly onTrouble: (error: Error) => void;
+}
+
+function createServer({ keepAliveMs, onClient, onTrouble }: ListenOptions): net.Server {
+  const server = net.createServer({
+    allowHalfOpen: true,
+    noDelay: true,
+    keepAlive: keepAliveMs > 0,
+    keepAliveInitialDelay: keepAliveMs,
+  });
   server.on('connection', onClient);
+  server.once('listening', () => server.on('error', onTrouble));
+  return server;
+}
+
+/** Listens, and hands each client to `onClient`. @throws DaemonError */
+export async function listen(address: ListenAddress, options: ListenOptions): Promise<Listener> {
+  if (address.kind === 'unix') await removeStaleSocket(address.path);
+  const server = createServer(options);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(address, error)));
     // The umask is the process's, and nothing else creates files while we start.
-    const umaskBefore = process.umask(0o777 & ~UNIX_SOCKET_MODE);
+    const umaskBefore = process.umask(0o777 & ~PRIVATE_ACCESS.mode);
     if (address.kind === 'unix') server.listen({ path: address.path, backlog: BACKLOG }, resolve);
     else server.listen({ host: address.host, port: address.port, backlog: BACKLOG }, resolve);
     process.umask(umaskBefore);
   });
+  try {
+    if (address.kind === 'unix') applyAccess(address.path, options.access);
+  } catch (error) {
+    server.close();
+    throw error;
+  }
   const actual = server.address();
   const isTcp = address.kind === 'tcp' && typeof actual === 'object' && actual !== null;
   return {
@@ -40,6 +65,34 @@ export async function listen(
       server.close();
     },
   };
+}
+
+/** Takes clients from a socket that the service manager listens on. @throws DaemonError */
+export async function listenOnPassed(
+  passed: PassedDescriptor,
+  options: ListenOptions,
+): Promise<Listener> {
+  checkListening(passed);
+  const server = createServer(options);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) => {
+      const what = `cannot listen on descriptor ${passed.fd} (${passed.name})`;
+      reject(new DaemonError(`${what}: ${error.message}`, { cause: error }));
+    });
+    server.listen({ fd: passed.fd }, resolve);
+  });
+  return {
+    address: addressOf(server.address()),
+    close: () => {
+      server.close();
+    },
+  };
+}
+
+function addressOf(actual: ReturnType<net.Server['address']>): ListenAddress {
+  if (actual === null) return { kind: 'unix', path: '' };
+  if (typeof actual === 'string') return { kind: 'unix', path: actual.replace('\0', '@') };
+  return { kind: 'tcp', host: actual.address, port: actual.port };
 }
 
 /** A socket that a dead server left behind is replaced; one that answers is somebody's. */
@@ -72,7 +125,7 @@ async function removeStaleSocket(path: string): Promise<void> {
 function listenError(address: ListenAddress, error: NodeJS.ErrnoException): DaemonError {
   const where = formatAddress(address);
   const options = { cause: error };
-  switch (error.code) {
+  switch (error.code ?? '') {
     case 'EADDRINUSE':
       return new DaemonError(
         `${where} is in use by another program: stop it, or choose another address`,

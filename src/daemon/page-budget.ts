@@ -8,11 +8,23 @@ import { type GrantAccess, type GrantedPages, HostError, type XenHost } from '..
 import { DaemonError } from './errors.ts';
 
 /** Pages for data in transit. More than this only spreads the same load over more cache lines. */
-const POOL_PAGES = 768;
+const POOL_PAGES_MAX = 768;
 /** A pool below this could not move one direct request and the ends of a ragged one. */
 const POOL_PAGES_MIN = 24;
 const ZERO_PAGES = 16;
 const INDIRECT_PAGES = 16;
+/** Pages of the largest ring. */
+const RING_PAGES_MAX = 16;
+
+/**
+ * How many pages for data in transit each of `deviceCount` devices may have, so that the first does
+ * not take what the last needs, and some are left for other programs.
+ */
+export function poolPagesPerDevice(limitPages: number, deviceCount: number): number {
+  const sharePages = Math.floor((limitPages * 7) / 8 / deviceCount);
+  const otherPages = ZERO_PAGES + INDIRECT_PAGES + RING_PAGES_MAX;
+  return Math.max(POOL_PAGES_MIN, Math.min(POOL_PAGES_MAX, sharePages - otherPages));
+}
 
 export interface LanePages {
   /** What the backend may do with the last two: with persistent grants it maps all for writing. */
@@ -24,8 +36,8 @@ export interface LanePages {
 }
 
 /**
- * Grants the pages of `laneCount` lanes: pools of a common size, as large as can be had up to what is
- * useful, or of exactly `exact.poolPages`.
+ * Grants the pages of `laneCount` lanes: pools of a common size, as large as can be had up to
+ * `poolPagesMax` together.
  *
  * @throws DaemonError when even the least is too much.
  */
@@ -33,7 +45,11 @@ export function grantLanePages(
   host: XenHost,
   domid: number,
   laneCount: number,
-  features: { readonly isIndirect: boolean; readonly isPersistent: boolean },
+  features: {
+    readonly isIndirect: boolean;
+    readonly isPersistent: boolean;
+    readonly poolPagesMax: number;
+  },
 ): LanePages[] {
   const granted: GrantedPages[] = [];
   const grant = (pages: number, access: GrantAccess): GrantedPages => {
@@ -48,7 +64,7 @@ export function grantLanePages(
       zeroes: grant(ZERO_PAGES, access),
       indirect: features.isIndirect ? grant(INDIRECT_PAGES, access) : undefined,
     }));
-    let share = Math.floor(POOL_PAGES / laneCount);
+    let share = Math.max(POOL_PAGES_MIN, Math.floor(features.poolPagesMax / laneCount));
     return lanes.map((lane) => {
       const pool = grantUpTo(grant, share);
       share = pool.pageCount;
@@ -75,8 +91,13 @@ export function revokeLanePages({ pool, zeroes, indirect }: LanePages): void {
 }
 
 /** Grants as many pages as `lane` had, of which none is granted any more. */
-export function grantAgain(host: XenHost, domid: number, lane: LanePages): LanePages {
-  const { access, pool, zeroes, indirect } = lane;
+export function grantAgain(
+  host: XenHost,
+  domid: number,
+  access: GrantAccess,
+  lane: LanePages,
+): LanePages {
+  const { pool, zeroes, indirect } = lane;
   return {
     access,
     pool: host.grantPages(domid, pool.pageCount, 'read-write'),

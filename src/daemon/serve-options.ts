@@ -4,25 +4,68 @@ import { type Stats, statSync } from 'node:fs';
 import type { ListenAddress } from './addresses.ts';
 import { DaemonError, UsageError } from './errors.ts';
 import type { LogLevel } from './log.ts';
+import type { TlsOptions } from './tls-credentials.ts';
+import type { UnixAccess } from './unix-access.ts';
+import type { VbdUse } from './vbd-device.ts';
 
 export interface ServeOptions {
-  /** The vbd by name, number or backend params; undefined for the only free one. */
-  readonly vbd: string | undefined;
+  /** The vbds by name, number or backend params; empty for the only free one. */
+  readonly vbds: readonly string[];
+  readonly use: VbdUse;
+  /** Detach the kernel's driver first. */
+  readonly isTakenOver: boolean;
   /** Serve this on the simulated host; undefined for real Xen. */
   readonly simulate: SimulatedDisk | undefined;
   /** Lists of `--simulate-features` and `--simulate-faults`, as given. */
   readonly simulateFeatures: string | undefined;
   readonly simulateFaults: string | undefined;
+  /** Where to listen; empty for sockets that the service manager passes, or else the default. */
   readonly listen: readonly ListenAddress[];
-  /** Export name; undefined for the vbd's name. */
+  /** Serve one client on stdin and stdout, and listen nowhere. */
+  readonly isStdio: boolean;
+  readonly unixAccess: UnixAccess;
+  /** Silence after which TCP asks whether a client is still there; 0 for never. */
+  readonly keepAliveMs: number;
+  readonly tls: TlsOptions;
+  /** Export name of a single vbd; undefined for the vbd's name. */
   readonly exportName: string | undefined;
   readonly isReadOnly: boolean;
-  readonly queues: number | undefined;
-  readonly ringPageOrder: number | undefined;
-  readonly maxConnections: number;
+  readonly limits: ClientLimits;
   readonly logLevel: LogLevel;
   readonly pidFile: string | undefined;
 }
+
+/** What clients may take of the server. */
+export interface ClientLimits {
+  /** Clients at once. */
+  readonly connections: number;
+  /** Time for the handshake, that of TLS included. */
+  readonly handshakeMs: number;
+  /** Options in one handshake, and bytes of one option. */
+  readonly options: number;
+  readonly optionBytes: number;
+  /** Bytes of one read or write. */
+  readonly requestBytes: number;
+  /** Requests in progress of one client, and in one ring. */
+  readonly clientRequests: number;
+  readonly requests: number;
+  /** Memory of each ring for reads that do not fit into the pages granted to the backend. */
+  readonly bufferBytes: number;
+}
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+export const DEFAULT_LIMITS: ClientLimits = Object.freeze({
+  connections: 1024,
+  handshakeMs: 10_000,
+  options: 32,
+  optionBytes: 64 * KIB,
+  requestBytes: 64 * MIB,
+  clientRequests: 256,
+  requests: 1024,
+  bufferBytes: 64 * MIB,
+});
 
 /** A file, or memory of a size, that plays the disk. */
 export type SimulatedDisk =

@@ -1,40 +1,34 @@
 /**
- * The daemon: attaches to the vbd, listens, serves, and stops in good order. Returns when it has
+ * The daemon: attaches to its vbds, listens, serves, and stops in good order. Returns when it has
  * stopped, and throws what people should read.
  */
 
 import { rmSync, writeFileSync } from 'node:fs';
-import type net from 'node:net';
-import type { ExportCatalog, ExportEntry } from 'nbd-server-ts/protocol';
 import { XenStoreClient, XenStoreError } from 'xenstore-client';
-import { formatDeviceNumber, parseDeviceNumber } from '../blkif/index.ts';
-import {
-  type FrontendEnd,
-  FrontendError,
-  type HolderOf,
-  listVbds,
-  selectVbd,
-} from '../frontend/index.ts';
+import { type FrontendEnd, FrontendError } from '../frontend/index.ts';
 import { HostError, type XenHost } from '../host/index.ts';
-import {
-  createSimulatedHost,
-  parseSimulatedFaults,
-  parseSimulatedFeatures,
-  SimulationOptionError,
-} from '../sim/index.ts';
-import { closeFd, exitNow, SysError } from '../sys/index.ts';
-import { createLinuxHost, kernelDriverOf } from '../xen/index.ts';
-import { formatAddress, nbdUri } from './addresses.ts';
+import { SimulationOptionError } from '../sim/index.ts';
+import { exitNow, SysError } from '../sys/index.ts';
+import { Doors } from './doors.ts';
 import { DaemonError, UsageError } from './errors.ts';
-import { negotiate } from './handshake.ts';
-import { type Listener, listen } from './listener.ts';
+import { openHost } from './host.ts';
 import { createLogger, type Logger } from './log.ts';
-import { checkDiskFile, type ServeOptions } from './serve-options.ts';
-import { VbdDevice } from './vbd-device.ts';
+import { OrphanedChannels } from './orphaned-channels.ts';
+import { Reception } from './reception.ts';
+import type { ServeOptions } from './serve-options.ts';
+import { ServedVbds } from './served-vbds.ts';
+import { describeStatus } from './status.ts';
+import { Supervisor } from './supervisor.ts';
+import { TakeOver, thisKernel } from './take-over.ts';
+import { TlsCredentials } from './tls-credentials.ts';
+import type { VbdDevice } from './vbd-device.ts';
+import { Watchdog } from './watchdog.ts';
 
-const HANDSHAKE_TIMEOUT_MS = 10_000;
 const DRAIN_MS = 30_000;
-const SIMULATED_VBD = 'xvda';
+/** What was answered has this long to reach clients that read slowly. */
+const LAST_WORDS_MS = 5_000;
+/** The service manager is told of changes at most this often. */
+const STATUS_MS = 1_000;
 /** As shells report a process that a signal ended. */
 const EXIT_SIGNALLED = 128;
 
@@ -67,22 +61,46 @@ function forPeople(error: unknown): unknown {
 class Daemon {
   readonly #options: ServeOptions;
   readonly #log: Logger;
-  readonly #listeners: Listener[] = [];
-  /** Clients that came before the device was ready. */
-  readonly #early: net.Socket[] = [];
-  readonly #handshaking = new Set<net.Socket>();
+  readonly #supervisor: Supervisor;
+  readonly #orphans: OrphanedChannels;
+  readonly #tls: TlsCredentials | undefined;
+  readonly #reception: Reception;
+  readonly #doors: Doors;
   readonly #abort = new AbortController();
-  #device: VbdDevice | undefined;
+  #host: XenHost | undefined;
+  #store: XenStoreClient | undefined;
+  #vbds: ServedVbds | undefined;
+  #watchdog: Watchdog | undefined;
+  #statusTimer: NodeJS.Timeout | undefined;
+  /** Why the last vbd that failed did so. */
+  #failure: Error | undefined;
   #isStopping = false;
-  #clientCount = 0;
-  #nextConnectionId = 1;
   #hasPidFile = false;
   readonly #stop: Promise<Error | undefined>;
   #requestStop: (error?: Error) => void = () => undefined;
 
   constructor(options: ServeOptions) {
     this.#options = options;
-    this.#log = createLogger(options.logLevel, process.stderr);
+    const log = createLogger(options.logLevel, process.stderr);
+    this.#log = log;
+    this.#supervisor = new Supervisor(process.env, (reason) => {
+      const message = `the service manager cannot be told anything: ${reason}`;
+      log.warn('not-notified', { reason }, message);
+    });
+    this.#orphans = new OrphanedChannels(this.#supervisor, log);
+    const { limits, tls } = options;
+    this.#tls = tls.mode === 'off' ? undefined : new TlsCredentials(tls);
+    this.#reception = new Reception({
+      connectionsMax: limits.connections,
+      handshakeMs: limits.handshakeMs,
+      negotiationLimits: { optionCount: limits.options, optionBytes: limits.optionBytes },
+      tlsMode: tls.mode,
+      tls: this.#tls,
+      log,
+      onChange: () => this.#changed(),
+      onGone: () => this.#clientGone(),
+    });
+    this.#doors = new Doors(options, this.#reception, this.#orphans, log);
     this.#stop = new Promise((resolve) => {
       this.#requestStop = (error) => resolve(error);
     });
@@ -90,17 +108,17 @@ class Daemon {
 
   async run(): Promise<void> {
     const onSignal = (signal: NodeJS.Signals): void => this.#signalled(signal);
+    const onHangUp = (): void => this.#reload();
     process.on('SIGTERM', onSignal);
     process.on('SIGINT', onSignal);
-    let host: XenHost | undefined;
-    let store: XenStoreClient | undefined;
+    process.on('SIGHUP', onHangUp);
     try {
-      // What can fail without touching the vbd comes first.
-      await this.#listen();
-      host = await this.#openHost();
-      store = new XenStoreClient(await host.openXenStore());
-      this.#device = await this.#attach(host, store);
-      this.#ready();
+      // What can fail without touching a vbd comes first.
+      await this.#doors.open();
+      this.#host = await openHost(this.#options);
+      this.#store = new XenStoreClient(await this.#host.openXenStore());
+      this.#vbds = await this.#attach(this.#host, this.#store);
+      this.#ready(this.#vbds);
       const error = await this.#stop;
       if (error !== undefined) throw error;
     } catch (error) {
@@ -108,15 +126,15 @@ class Daemon {
       if (!this.#abort.signal.aborted) throw error;
     } finally {
       await this.#shutDown();
-      await store?.close();
-      await host?.close();
       process.off('SIGTERM', onSignal);
       process.off('SIGINT', onSignal);
+      process.off('SIGHUP', onHangUp);
     }
   }
 
   #signalled(signal: NodeJS.Signals): void {
     if (this.#isStopping) {
+      if (!this.#orphans.mayExit) return;
       this.#removeFiles();
       exitNow(EXIT_SIGNALLED + (signal === 'SIGINT' ? 2 : 15));
     }
@@ -126,73 +144,58 @@ class Daemon {
     this.#requestStop();
   }
 
-  // --- start
-
-  async #listen(): Promise<void> {
-    for (const address of this.#options.listen) {
-      this.#listeners.push(await listen(address, (socket) => this.#arrived(socket)));
+  /** SIGHUP: certificates and keys are read again, for clients that connect from now on. */
+  #reload(): void {
+    if (this.#tls === undefined) {
+      this.#log.info('nothing-to-reload', {}, 'SIGHUP: there are no certificates to read again');
+      return;
+    }
+    try {
+      this.#tls.reload();
+      this.#log.info('tls-reloaded', {}, 'SIGHUP: the TLS credentials were read again');
+    } catch (error) {
+      if (!(error instanceof DaemonError)) throw error;
+      const message = `SIGHUP: the TLS credentials of before stay in use: ${error.message}`;
+      this.#log.error('tls-not-reloaded', {}, message);
     }
   }
 
-  async #openHost(): Promise<XenHost> {
-    const { simulate, simulateFeatures, simulateFaults, vbd } = this.#options;
-    if (simulate === undefined) return createLinuxHost();
-    if (simulate.kind === 'file') checkDiskFile(simulate.path);
-    return await createSimulatedHost({
-      disks: [
-        {
-          vbd: simulatedVbd(vbd),
-          ...(simulate.kind === 'file'
-            ? { file: simulate.path }
-            : { sizeBytes: simulate.sizeBytes }),
-        },
-      ],
-      ...(simulateFeatures && { features: parseSimulatedFeatures(simulateFeatures) }),
-      ...(simulateFaults && { faults: parseSimulatedFaults(simulateFaults) }),
-    });
-  }
+  // --- start
 
-  async #attach(host: XenHost, store: XenStoreClient): Promise<VbdDevice> {
-    const { simulate, vbd: wanted, exportName, isReadOnly, queues, ringPageOrder } = this.#options;
-    const holderOf: HolderOf = (id) => {
-      const driver = simulate === undefined ? kernelDriverOf(id) : undefined;
-      return driver && `the kernel's driver ${driver}`;
-    };
-    const vbd = selectVbd(await listVbds(store, holderOf), wanted);
-    return await VbdDevice.open({
+  async #attach(host: XenHost, store: XenStoreClient): Promise<ServedVbds> {
+    const { simulate, vbds, exportName, isReadOnly, isTakenOver, use, limits } = this.#options;
+    return await ServedVbds.open({
       host,
       store,
-      vbd,
-      holderOf,
-      exportName: exportName ?? vbd.name,
+      wanted: vbds,
+      exportName,
       isReadOnly,
-      queues: queues ?? 1,
-      ringPageOrder,
+      isTakenOver,
+      takeOver: simulate === undefined ? new TakeOver(thisKernel, this.#log) : undefined,
+      use,
+      requestBytesMax: limits.requestBytes,
+      limits: {
+        operationsPerConnection: limits.clientRequests,
+        spillBytes: limits.bufferBytes,
+      },
+      operationsPerLane: limits.requests,
       log: this.#log,
       signal: this.#abort.signal,
       events: {
-        clientLeft: ({ connectionId, reason, requestCount }) => {
-          this.#clientCount -= 1;
-          const details = { client: connectionId, reason, requests: requestCount };
-          this.#log.info('client-left', details, `client ${connectionId} left: ${reason}`);
+        clientLeft: (event) => this.#reception.left(event),
+        orphaned: (channels) => {
+          // The simulated host's can be closed like any descriptor.
+          if (simulate === undefined) void this.#orphans.keep(channels.map(({ fd }) => fd));
         },
-        ended: (end) => this.#deviceEnded(end),
+        changed: () => this.#changed(),
+        ended: (device, end) => this.#deviceEnded(device, end),
         failed: (error) => this.#requestStop(error),
       },
     });
   }
 
-  #deviceEnded(end: FrontendEnd): void {
-    if (end.reason === 'unplugged') {
-      this.#log.warn('unplugged', {}, 'the vbd was unplugged');
-      this.#requestStop();
-    } else if (end.reason === 'failed') {
-      this.#requestStop(end.error ?? new DaemonError('the vbd failed'));
-    }
-  }
-
-  #ready(): void {
-    const { pidFile, simulate } = this.#options;
+  #ready(vbds: ServedVbds): void {
+    const { pidFile } = this.#options;
     if (pidFile !== undefined) {
       try {
         writeFileSync(pidFile, `${process.pid}\n`);
@@ -203,110 +206,81 @@ class Daemon {
         });
       }
     }
-    const name = this.#device?.exportEntry.name ?? '';
-    const uris = this.#listeners.map(({ address }) => nbdUri(address, name));
-    for (const uri of uris) process.stdout.write(`ready: ${uri}\n`);
-    if (simulate !== undefined && uris[0] !== undefined) this.#printHints(uris[0]);
-    for (const socket of this.#early.splice(0)) this.#greet(socket);
+    this.#reception.open(vbds);
+    this.#doors.announce(vbds);
+    this.#supervisor.ready(this.#status(vbds));
+    const { watchdogMs } = this.#supervisor;
+    if (watchdogMs === undefined) return;
+    this.#watchdog = new Watchdog({
+      timeoutMs: watchdogMs,
+      lanes: () => vbds.devices.flatMap(({ lanes }) => lanes),
+      onAlive: () => this.#supervisor.alive(),
+      onStuck: () => {
+        const message =
+          'a lane has not moved since the last look: the service manager may restart us';
+        this.#log.error('lane-stuck', {}, message);
+      },
+    });
   }
 
-  /** What a newcomer may type next. */
-  #printHints(uri: string): void {
-    const [listener] = this.#listeners;
-    const device =
-      listener?.address.kind === 'unix'
-        ? `nbd-client -unix ${listener.address.path} /dev/nbd0`
-        : `nbd-client ${listener?.address.host ?? ''} ${listener?.address.port ?? ''} /dev/nbd0`;
-    process.stderr.write(
-      `This is a simulated disk. Look at it from another terminal, for example with\n` +
-        `  nbdinfo '${uri}'\n` +
-        `  nbdcopy --progress '${uri}' copy.img\n` +
-        `  qemu-img info '${uri}'\n` +
-        `  sudo ${device}\n` +
-        `Stop with Ctrl-C.\n`,
-    );
-  }
+  // --- events
 
-  // --- clients
-
-  #arrived(socket: net.Socket): void {
-    if (this.#isStopping) {
-      socket.destroy();
-    } else if (this.#device === undefined) {
-      socket.on('error', () => socket.destroy());
-      this.#early.push(socket);
+  #deviceEnded(device: VbdDevice, end: FrontendEnd): void {
+    const { name } = device.vbd;
+    if (end.reason === 'closed') return;
+    if (end.reason === 'unplugged') {
+      this.#log.warn('unplugged', { vbd: name }, `${name} was unplugged`);
     } else {
-      this.#greet(socket);
+      this.#failure = end.error ?? new DaemonError(`${name} failed`);
+      this.#log.error('vbd-failed', { vbd: name }, this.#failure.message);
+    }
+    const vbds = this.#vbds;
+    if (vbds !== undefined && vbds.devices.length > 1) {
+      vbds.remove(device);
+      this.#changed();
+    } else {
+      this.#requestStop(this.#failure);
     }
   }
 
-  #greet(socket: net.Socket): void {
-    this.#serveClient(socket).catch((error: Error) => {
-      this.#log.error('client-failed', {}, `a client could not be served: ${error.message}`);
-      socket.destroy();
-    });
+  /** The one client of --stdio is the only reason to be there. */
+  #clientGone(): void {
+    if (this.#options.isStdio) this.#requestStop();
   }
 
-  async #serveClient(socket: net.Socket): Promise<void> {
-    const { maxConnections } = this.#options;
-    const client = this.#nextConnectionId;
-    this.#nextConnectionId += 1;
-    const peer = socket.remoteAddress ?? 'unix';
-    if (this.#clientCount + this.#handshaking.size >= maxConnections) {
-      const details = { client, peer, maxConnections };
-      this.#log.warn(
-        'client-refused',
-        details,
-        `client ${client} (${peer}) refused: limit reached`,
-      );
-      socket.destroy();
-      return;
-    }
-    this.#handshaking.add(socket);
-    const outcome = await negotiate(socket, this.#catalog(), { timeoutMs: HANDSHAKE_TIMEOUT_MS });
-    this.#handshaking.delete(socket);
-    if (outcome.reason !== undefined) {
-      const details = { client, peer, reason: outcome.reason };
-      this.#log.warn('client-handshake', details, `client ${client} (${peer}): ${outcome.reason}`);
-    }
-    if (outcome.client === undefined) return;
-    const { fd, bytes, result } = outcome.client;
-    if (this.#isStopping || this.#device === undefined) {
-      closeFd(fd);
-      return;
-    }
-    this.#clientCount += 1;
-    this.#device.adopt({
-      connectionId: client,
-      fd,
-      bytes,
-      info: result.export,
-      agreement: result.agreement,
-    });
-    this.#log.info('client-came', { client, peer }, `client ${client} (${peer}) came`);
+  /** Tells the service manager, soon: many changes make one message. */
+  #changed(): void {
+    if (!this.#supervisor.isPresent || this.#statusTimer !== undefined) return;
+    this.#statusTimer = setTimeout(() => {
+      this.#statusTimer = undefined;
+      if (this.#vbds !== undefined && !this.#isStopping) {
+        this.#supervisor.status(this.#status(this.#vbds));
+      }
+    }, STATUS_MS);
   }
 
-  /** The one export, under its name and under the empty one. */
-  #catalog(): ExportCatalog {
-    const entry = (): ExportEntry[] =>
-      this.#device === undefined ? [] : [this.#device.exportEntry];
-    return {
-      find: (name) => entry().find((candidate) => name === '' || candidate.name === name),
-      list: entry,
-    };
+  #status(vbds: ServedVbds): string {
+    return describeStatus(vbds.devices, this.#reception.clientCount);
   }
 
   // --- end
 
   async #shutDown(): Promise<void> {
     this.#isStopping = true;
-    for (const listener of this.#listeners) listener.close();
-    for (const socket of [...this.#early, ...this.#handshaking]) socket.destroy();
-    await this.#device?.close(DRAIN_MS);
+    this.#supervisor.stopping();
+    clearTimeout(this.#statusTimer);
+    this.#watchdog?.stop();
+    this.#doors.close();
+    this.#reception.shutDown();
+    await this.#vbds?.close(DRAIN_MS);
+    await this.#reception.close(LAST_WORDS_MS);
     this.#removeFiles();
-    for (const { address } of this.#listeners) {
-      this.#log.debug('closed', {}, `no longer listening at ${formatAddress(address)}`);
-    }
+    await this.#store?.close();
+    await this.#orphans.hold();
+    // Closing the host closes every event channel, and of those of a restored guest not even one
+    // may be closed. The end of the process gives everything else back.
+    if (!this.#orphans.areThere) await this.#host?.close();
+    if (!this.#orphans.mayExit) await forEver();
   }
 
   #removeFiles(): void {
@@ -316,12 +290,9 @@ class Daemon {
   }
 }
 
-/** The name of the simulated vbd: what the command line asks for, so that it is found. */
-function simulatedVbd(wanted: string | undefined): string {
-  if (wanted === undefined) return SIMULATED_VBD;
-  try {
-    return formatDeviceNumber(parseDeviceNumber(wanted));
-  } catch {
-    throw new UsageError(`${wanted}: a simulated vbd needs a name such as xvdb, or a number`);
-  }
+function forEver(): Promise<never> {
+  return new Promise(() => {
+    // A timer is what keeps the process alive.
+    setInterval(() => undefined, 2 ** 30);
+  });
 }

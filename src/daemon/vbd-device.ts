@@ -4,18 +4,15 @@
  */
 
 import type { ExportEntry } from 'nbd-server-ts/protocol';
-import { createExportInfo } from 'nbd-server-ts/protocol';
 import type { XenStoreClient } from 'xenstore-client';
 import { hostAbi, RING_SECTOR_BYTES } from '../blkif/index.ts';
 import {
   type AdoptedClient,
   Counter,
   createSharedRanges,
-  type DiskShape,
-  type GrantedMemory,
   Lane,
   type LaneEvent,
-  type LaneRing,
+  type LaneLimits,
 } from '../dataplane/index.ts';
 import {
   type Attachment,
@@ -25,29 +22,49 @@ import {
   type HolderOf,
   type VbdDescription,
 } from '../frontend/index.ts';
-import type { GrantedPages, XenHost } from '../host/index.ts';
+import type { EventChannelHandle, XenHost } from '../host/index.ts';
 import { viewMemory } from '../sys/index.ts';
+import {
+  describeAttachment,
+  describeExport,
+  diskShape,
+  type ExportWish,
+  laneRing,
+  memoryOf,
+} from './attachment-shape.ts';
+import { DaemonError } from './errors.ts';
 import type { Logger } from './log.ts';
 import { grantAgain, grantLanePages, type LanePages, revokeLanePages } from './page-budget.ts';
 
-/** NBD requests in progress at once in one lane, and of one connection. */
-const OPERATIONS_PER_LANE = 1024;
-const OPERATIONS_PER_CONNECTION = 256;
-const SPILL_BYTES = 64 * 1024 * 1024;
 /** Asked for, and cut to what the backend offers. */
 const RING_PAGE_ORDER = 2;
 const INDIRECT_SEGMENTS = 256;
-const PREFERRED_BLOCK_BYTES_MIN = 4096;
+
+/** How a vbd is to be used. */
+export interface VbdUse {
+  readonly queues: number;
+  /** Undefined for a good one. */
+  readonly ringPageOrder: number | undefined;
+  /** How long clients wait for a lost backend; Infinity for ever. */
+  readonly reconnectTimeoutMs: number;
+  /** Whether clients also wait when the vbd is unplugged. */
+  readonly isReturnAwaited: boolean;
+  /** Whether the operator vouches for the unit of sector numbers. */
+  readonly isSectorUnitTrusted: boolean;
+}
 
 export interface DeviceOptions {
   readonly host: XenHost;
   readonly store: XenStoreClient;
   readonly vbd: VbdDescription;
   readonly holderOf: HolderOf;
-  readonly exportName: string;
-  readonly isReadOnly: boolean;
-  readonly queues: number;
-  readonly ringPageOrder: number | undefined;
+  readonly wish: ExportWish;
+  readonly use: VbdUse;
+  readonly limits: LaneLimits;
+  /** NBD requests in progress at once in one lane. */
+  readonly operationsPerLane: number;
+  /** Pages for data in transit, at most, of all lanes together. */
+  readonly poolPagesMax: number;
   readonly log: Logger;
   /** Gives up the first connection. */
   readonly signal: AbortSignal;
@@ -57,9 +74,13 @@ export interface DeviceOptions {
 export interface DeviceEvents {
   /** A client has left its lane. */
   clientLeft(event: Extract<LaneEvent, { type: 'closed' }>): void;
+  /** Event channels whose descriptors must stay open, also when this process ends. */
+  orphaned(channels: readonly EventChannelHandle[]): void;
+  /** {@link VbdDevice.isWaiting} or the export changed. */
+  changed(): void;
   /** The device will serve nobody any more. */
   ended(end: FrontendEnd): void;
-  /** A lane died of a fault of this program. */
+  /** A lane died of a fault of this program, or a connection cannot be taken up again. */
   failed(error: Error): void;
 }
 
@@ -69,10 +90,15 @@ export class VbdDevice {
   readonly #lanes: Lane[] = [];
   #pages: LanePages[] = [];
   #export: ExportEntry | undefined;
+  #isWaiting = false;
+  #waitsSinceMs = 0;
+  /** The last order to the lanes that belongs to a loss or a return: they come one by one. */
+  #lastOrder: Promise<void> = Promise.resolve();
+  #closed: Promise<void> | undefined;
 
   private constructor(options: DeviceOptions) {
     this.#options = options;
-    const { log, vbd } = options;
+    const { log, vbd, use } = options;
     const details = { vbd: vbd.name };
     this.#frontend = new Frontend({
       host: options.host,
@@ -80,8 +106,8 @@ export class VbdDevice {
       vbd,
       holderOf: options.holderOf,
       want: {
-        queues: options.queues,
-        ringPageOrder: options.ringPageOrder ?? RING_PAGE_ORDER,
+        queues: use.queues,
+        ringPageOrder: use.ringPageOrder ?? RING_PAGE_ORDER,
         maxIndirectSegments: INDIRECT_SEGMENTS,
         // Pages are granted once and kept, and one page is never in two requests at once.
         isPersistent: true,
@@ -89,17 +115,20 @@ export class VbdDevice {
       abi: hostAbi(process.arch),
       viewMemory,
       signal: options.signal,
-      isReturnAwaited: false,
+      timeouts: { reconnectMs: use.reconnectTimeoutMs },
+      isReturnAwaited: use.isReturnAwaited,
+      isSectorUnitTrusted: use.isSectorUnitTrusted,
       log: {
         debug: (message) => log.debug('frontend', details, message),
         info: (message) => log.info('frontend', details, message),
         warn: (message) => log.warn('frontend', details, message),
       },
       events: {
-        backendClosing: () => this.#forEachLane((lane) => lane.hold()),
+        backendClosing: () => this.#backendClosing(),
         detached: (reason) => this.#detached(reason),
         reattached: (attachment) => this.#reattached(attachment),
         resized: (sectors) => this.#resized(sectors),
+        orphaned: (channels) => options.events.orphaned(channels),
         ended: (end) => this.#ended(end),
       },
     });
@@ -118,27 +147,52 @@ export class VbdDevice {
     return device;
   }
 
+  get vbd(): VbdDescription {
+    return this.#options.vbd;
+  }
+
   /** What a client that connects now is told. */
   get exportEntry(): ExportEntry {
     if (this.#export === undefined) throw new Error('the device is not attached yet');
     return this.#export;
   }
 
-  /** Gives a client to the lane with the fewest. */
-  adopt(client: AdoptedClient): void {
+  /** Whether the backend is lost, and clients wait for it. */
+  get isWaiting(): boolean {
+    return this.#isWaiting;
+  }
+
+  /** How often the connection to the backend was made anew. */
+  get recoveryCount(): number {
+    return this.#lanes[0]?.counters.get(Counter.RECOVERIES) ?? 0;
+  }
+
+  get lanes(): readonly Lane[] {
+    return this.#lanes;
+  }
+
+  /** Gives a client to the lane with the fewest. False when there is none any more. */
+  adopt(client: AdoptedClient): boolean {
+    if (this.#closed !== undefined) return false;
     const [first, ...others] = this.#lanes;
     let chosen = first;
     for (const lane of others) {
       if (chosen === undefined || clientsOf(lane) < clientsOf(chosen)) chosen = lane;
     }
     chosen?.adopt(client);
+    return chosen !== undefined;
   }
 
   /**
    * Lets requests in progress finish for at most `drainMs`, flushes the disk, ends the lanes, and
    * closes the vbd so that another frontend can attach.
    */
-  async close(drainMs: number): Promise<void> {
+  close(drainMs: number): Promise<void> {
+    this.#closed ??= this.#close(drainMs);
+    return this.#closed;
+  }
+
+  async #close(drainMs: number): Promise<void> {
     const { log, vbd } = this.#options;
     if (drainMs > 0) {
       const drained = this.#forEachLane(async (lane) => {
@@ -164,27 +218,25 @@ export class VbdDevice {
   }
 
   async #startLanes(attachment: Attachment): Promise<void> {
-    const { host } = this.#options;
+    const { host, limits, operationsPerLane, poolPagesMax } = this.#options;
     const { queues, backendId, maxIndirectSegments, isPersistent } = attachment;
     this.#pages = grantLanePages(host, backendId, queues.length, {
       isIndirect: maxIndirectSegments > 0,
       isPersistent,
+      poolPagesMax,
     });
-    const ranges = createSharedRanges(queues.length, OPERATIONS_PER_LANE);
+    const ranges = createSharedRanges(queues.length, operationsPerLane);
     for (const [index, pages] of this.#pages.entries()) {
       this.#lanes.push(
         new Lane(
           {
             index,
             disk: diskShape(attachment),
-            ring: laneRing(attachment, index),
+            ring: laneRing(attachment, index, pages.indirect !== undefined),
             pool: memoryOf(pages.pool),
             zeroPool: memoryOf(pages.zeroes),
             indirectPool: pages.indirect && memoryOf(pages.indirect),
-            limits: {
-              operationsPerConnection: OPERATIONS_PER_CONNECTION,
-              spillBytes: SPILL_BYTES,
-            },
+            limits,
             ranges,
           },
           {
@@ -195,8 +247,10 @@ export class VbdDevice {
       );
     }
     await this.#forEachLane((lane) => lane.ready());
-    this.#export = this.#describe(attachment, attachment.disk.sectors);
-    this.#logAttached(attachment);
+    this.#export = describeExport(attachment, this.#options.wish);
+    const { details, message } = describeAttachment(attachment, this.#pages);
+    this.#options.log.info('attached', details, message);
+    this.#warnOfMissingFlush(attachment);
   }
 
   #laneEvent(event: LaneEvent): void {
@@ -211,55 +265,96 @@ export class VbdDevice {
 
   // --- what the frontend says
 
-  async #detached(reason: DetachReason): Promise<void> {
-    const { log, vbd } = this.#options;
+  async #backendClosing(): Promise<void> {
+    await this.#lastOrder;
+    await this.#forEachLane((lane) => lane.hold());
+  }
+
+  #detached(reason: DetachReason): Promise<void> {
+    const { log, vbd, events } = this.#options;
     const message = `the connection of ${vbd.name} to its backend is lost (${reason}); clients wait`;
     log.warn('recovery-began', { vbd: vbd.name, reason }, message);
-    await this.#forEachLane((lane) => lane.suspend());
+    this.#isWaiting = true;
+    this.#waitsSinceMs = performance.now();
+    events.changed();
+    return this.#inOrder(() => this.#forEachLane((lane) => lane.suspend()));
   }
 
   #reattached(attachment: Attachment): void {
-    this.#resumeLanes(attachment).catch((error: Error) => this.#options.events.failed(error));
+    this.#inOrder(() => this.#resumeLanes(attachment)).catch((error: Error) => {
+      this.#options.events.failed(error);
+    });
+  }
+
+  /**
+   * A connection may be lost again while lanes are still being moved to it. Its loss must wait
+   * until they are, or they would be given a ring that is no longer mapped.
+   */
+  #inOrder(order: () => Promise<void>): Promise<void> {
+    const done = this.#lastOrder.then(order);
+    this.#lastOrder = done.catch(() => undefined);
+    return done;
   }
 
   async #resumeLanes(attachment: Attachment): Promise<void> {
-    const { host, log, vbd } = this.#options;
-    const { backendId, maxIndirectSegments, areGrantsLost } = attachment;
+    const { log, vbd, wish, events } = this.#options;
     if (attachment.queues.length !== this.#lanes.length) {
-      throw new Error(
+      throw new DaemonError(
         `the backend of ${vbd.name} came back with ${attachment.queues.length} queues instead of ` +
-          `${this.#lanes.length}: start again`,
+          `${this.#lanes.length}; start again, with --queues ${attachment.queues.length}`,
       );
     }
-    if (areGrantsLost) {
-      await this.#forEachLane((lane) => lane.evacuate());
-      for (const pages of this.#pages) revokeLanePages(pages);
-      this.#pages = this.#pages.map((pages) => grantAgain(host, backendId, pages));
-    }
+    const areGrantsNew = await this.#renewGrants(attachment);
     await Promise.all(
       this.#lanes.map(async (lane, index) => {
-        const pages = areGrantsLost ? this.#pages[index] : undefined;
+        const pages = this.#pages[index];
+        const given = areGrantsNew ? pages : undefined;
         await lane.resume({
-          ring: laneRing(attachment, index),
+          ring: laneRing(attachment, index, pages?.indirect !== undefined),
           disk: diskShape(attachment),
-          pool: pages && memoryOf(pages.pool),
-          zeroPool: pages && memoryOf(pages.zeroes),
-          indirectPool: pages?.indirect && memoryOf(pages.indirect),
+          pool: given && memoryOf(given.pool),
+          zeroPool: given && memoryOf(given.zeroes),
+          indirectPool: given?.indirect && memoryOf(given.indirect),
         });
       }),
     );
-    this.#export = this.#describe(attachment, attachment.disk.sectors);
-    const details = { vbd: vbd.name, backend: attachment.backendPath, maxIndirectSegments };
-    log.info('recovery-ended', details, `${vbd.name} is connected to its backend again`);
+    this.#export = describeExport(attachment, wish);
+    this.#isWaiting = false;
+    events.changed();
+    const pauseMs = Math.round(performance.now() - this.#waitsSinceMs);
+    const recoveries = this.recoveryCount;
+    const details = { vbd: vbd.name, backend: attachment.backendPath, pauseMs, recoveries };
+    const message = `${vbd.name} is connected to its backend again, after ${pauseMs} ms`;
+    log.info('recovery-ended', details, message);
+  }
+
+  /** Grants the lanes' pages anew where the backend could not use the old ones. */
+  async #renewGrants(attachment: Attachment): Promise<boolean> {
+    const { backendId, areGrantsLost, isPersistent } = attachment;
+    // A backend that keeps pages mapped maps all of them for writing.
+    const isAccessTooLow = isPersistent && this.#pages.some(({ access }) => access === 'read-only');
+    if (!areGrantsLost && !isAccessTooLow) return false;
+    await this.#forEachLane((lane) => lane.evacuate());
+    for (const pages of this.#pages) revokeLanePages(pages);
+    this.#pages = this.#pages.map((pages) =>
+      grantAgain(
+        this.#options.host,
+        backendId,
+        isAccessTooLow ? 'read-write' : pages.access,
+        pages,
+      ),
+    );
+    return true;
   }
 
   #resized(sectors: number): void {
-    const { log, vbd } = this.#options;
+    const { log, vbd, events } = this.#options;
     if (this.#export === undefined) return;
     const sizeBytes = sectors * RING_SECTOR_BYTES;
     this.#export = { ...this.#export, sizeBytes };
     const message = `${vbd.name} has ${sizeBytes} bytes now; clients that connect from now on see that`;
     log.info('resized', { vbd: vbd.name, sizeBytes }, message);
+    events.changed();
   }
 
   #ended(end: FrontendEnd): void {
@@ -267,68 +362,11 @@ export class VbdDevice {
     this.#options.events.ended(end);
   }
 
-  // --- descriptions
-
-  #describe(attachment: Attachment, sectors: number): ExportEntry {
-    const { vbd, exportName } = this.#options;
-    const { disk, backendPath } = attachment;
-    return {
-      ...createExportInfo({
-        sizeBytes: sectors * RING_SECTOR_BYTES,
-        isReadOnly: disk.isReadOnly || this.#options.isReadOnly,
-        // A backend without any flush writes through, so a flush is done before it is asked for.
-        canFlush: true,
-        canFua: true,
-        canTrim: disk.discard !== undefined,
-        canWriteZeroes: true,
-        // Zeroes are written like other bytes: a client that wants them fast is told so at once.
-        canFastZero: true,
-        isZeroFast: false,
-        // One ring set, and one flush, serve all connections.
-        canMultiConn: true,
-        minimumBlockBytes: 1,
-        preferredBlockBytes: Math.max(PREFERRED_BLOCK_BYTES_MIN, disk.physicalSectorSize),
-      }),
-      name: exportName,
-      description: `Xen vbd ${vbd.name} (${vbd.id}), backend ${backendPath}`,
-    };
-  }
-
-  #logAttached(attachment: Attachment): void {
+  #warnOfMissingFlush(attachment: Attachment): void {
     const { log, vbd } = this.#options;
-    const { disk, queues, maxIndirectSegments } = attachment;
-    const shape = diskShape(attachment);
-    const poolPages = this.#pages[0]?.pool.pageCount ?? 0;
-    const pages = this.#pages.reduce(
-      (sum, { pool, zeroes, indirect }) =>
-        sum + pool.pageCount + zeroes.pageCount + (indirect?.pageCount ?? 0),
-      queues.reduce((sum, { ring }) => sum + ring.pageCount, 0),
-    );
-    const size = `${disk.sectors * RING_SECTOR_BYTES} bytes`;
-    log.info(
-      'attached',
-      {
-        vbd: vbd.name,
-        backend: attachment.backendPath,
-        sizeBytes: disk.sectors * RING_SECTOR_BYTES,
-        sectorBytes: disk.sectorSize,
-        readOnly: disk.isReadOnly,
-        queues: queues.length,
-        slots: queues[0]?.slotCount,
-        maxIndirectSegments,
-        persistent: attachment.isPersistent,
-        flush: shape.flush,
-        discard: disk.discard !== undefined,
-        poolPages,
-        grantedPages: pages,
-      },
-      `attached to ${vbd.name}: ${size}${disk.isReadOnly ? ', read-only' : ''}, ` +
-        `${queues.length} ring of ${queues[0]?.slotCount} slots, ${pages} pages granted`,
-    );
-    if (shape.flush === 'none' && !disk.isReadOnly) {
-      const message = `the backend of ${vbd.name} offers no flush: its writes are taken as written through`;
-      log.warn('write-through', { vbd: vbd.name }, message);
-    }
+    if (diskShape(attachment).flush !== 'none' || attachment.disk.isReadOnly) return;
+    const message = `the backend of ${vbd.name} offers no flush: its writes are taken as written through`;
+    log.warn('write-through', { vbd: vbd.name }, message);
   }
 
   async #forEachLane(action: (lane: Lane) => Promise<void>): Promise<void> {
@@ -338,41 +376,6 @@ export class VbdDevice {
 
 function clientsOf(lane: Lane): number {
   return lane.counters.get(Counter.CLIENTS_NOW);
-}
-
-function diskShape({ disk }: Attachment): DiskShape {
-  // A flush is a kind of write to blkback, which refuses it on a disk that it may only read.
-  const canFlush = !disk.isReadOnly && disk.canFlush;
-  const canBarrier = !disk.isReadOnly && disk.canBarrier;
-  return {
-    sectorBytes: disk.sectorSize,
-    flush: canFlush ? 'flush-cache' : canBarrier ? 'barrier' : 'none',
-    canFallBackToBarrier: canBarrier,
-    discard: disk.discard && {
-      granularityBytes: disk.discard.granularityBytes,
-      alignmentBytes: disk.discard.alignmentBytes,
-    },
-  };
-}
-
-function laneRing(attachment: Attachment, index: number): LaneRing {
-  const queue = attachment.queues[index];
-  if (queue === undefined) throw new Error(`the backend offers no queue ${index}`);
-  return {
-    address: queue.ring.address,
-    pageCount: queue.ring.pageCount,
-    abi: attachment.abi,
-    handle: attachment.vbd.id,
-    eventChannel: queue.eventChannel,
-    maxSegments: Math.max(DIRECT_SEGMENTS, attachment.maxIndirectSegments),
-  };
-}
-
-const DIRECT_SEGMENTS = 11;
-
-/** What of granted pages may cross to another thread. */
-function memoryOf({ address, grefs }: GrantedPages): GrantedMemory {
-  return { address, grefs };
 }
 
 function delay(ms: number): Promise<false> {

@@ -1,0 +1,35 @@
+/** The Xen host that the options ask for: the real one, or a simulated one with its disks. */
+
+import { formatDeviceNumber, parseDeviceNumber } from '../blkif/index.ts';
+import type { XenHost } from '../host/index.ts';
+import { createSimulatedHost, parseSimulatedFaults, parseSimulatedFeatures } from '../sim/index.ts';
+import { createLinuxHost } from '../xen/index.ts';
+import { UsageError } from './errors.ts';
+import { checkDiskFile, type ServeOptions } from './serve-options.ts';
+
+const SIMULATED_VBD = 'xvda';
+
+/** @throws DaemonError, UsageError, HostError */
+export async function openHost(options: ServeOptions): Promise<XenHost> {
+  const { simulate, simulateFeatures, simulateFaults, vbds } = options;
+  if (simulate === undefined) return createLinuxHost();
+  if (simulate.kind === 'file') checkDiskFile(simulate.path);
+  const names = vbds.length === 0 ? [SIMULATED_VBD] : vbds.map(simulatedVbd);
+  const source =
+    simulate.kind === 'file' ? { file: simulate.path } : { sizeBytes: simulate.sizeBytes };
+  return await createSimulatedHost({
+    // One that is named twice is plugged in once, and refused later as any vbd is.
+    disks: [...new Set(names)].map((vbd) => ({ vbd, ...source })),
+    ...(simulateFeatures && { features: parseSimulatedFeatures(simulateFeatures) }),
+    ...(simulateFaults && { faults: parseSimulatedFaults(simulateFaults) }),
+  });
+}
+
+/** The name of a simulated vbd: what the command line asks for, so that it is found. */
+function simulatedVbd(wanted: string): string {
+  try {
+    return formatDeviceNumber(parseDeviceNumber(wanted));
+  } catch {
+    throw new UsageError(`${wanted}: a simulated vbd needs a name such as xvdb, or a number`);
+  }
+}

@@ -85,13 +85,16 @@ async function connect(life: Life): Promise<void> {
     // Gone, or no longer wanted: the next look sees it.
     return;
   }
-  const { attachment, sectors } = completed;
+  const { sectors } = completed;
   const isFirst = life.attachment === undefined;
+  const { areGrantsLost } = life.held.use();
+  const attachment = {
+    ...completed.attachment,
+    areGrantsLost: !isFirst && (areGrantsLost || completed.attachment.areGrantsLost),
+  };
   life.attachment = attachment;
   life.knownSectors = sectors;
-  life.wasRestored = false;
   life.deadlines.endRecovery();
-  life.held.use();
   life.log.info(`${life.name}: connected to ${backend.path}, ${attachment.disk.sectors} sectors.`);
   if (isFirst) {
     life.attached.resolve(attachment);

@@ -129,6 +129,7 @@ export class Frontend {
   async #live(): Promise<void> {
     const life = this.#life;
     try {
+      await life.probe.start(() => life.wakeUp.poke());
       await life.watches.start(life.node.path);
       while (!isFinal(life.state)) {
         await this.#turn();
@@ -137,6 +138,7 @@ export class Frontend {
       await this.#die(error);
     }
     await life.watches.close();
+    await life.probe.close();
   }
 
   /** One look, and a step or a sleep. */
@@ -174,7 +176,6 @@ export class Frontend {
     const { to, finishedBecause } = transition(from, event);
     life.log.debug(`${life.name}: ${from} -> ${to} (${event}).`);
     if (event === 'restored') {
-      life.wasRestored = true;
       life.held.restore();
     }
     if (finishedBecause !== undefined) {

@@ -35,8 +35,9 @@ export async function offerConnection(
       ? PLAIN_TRANSPORT
       : await readTransportLimits(store, backend.path);
   const wanted = chooseTransport(want, limits);
+  const madeAt = life.probe.mark(life.link?.domid);
   const connection = Connection.open(host, backend.domid, abi, wanted, viewMemory);
-  held.hold(connection, life.link?.domid);
+  held.hold(connection, madeAt);
   logTransport(life, wanted, connection.transport);
   const queues = connection.queues.map(({ ring, eventChannel }) => ({
     ringGrefs: ring.grefs,
@@ -74,7 +75,7 @@ export async function completeConnection(
   connection: Connection,
   backend: BackendLocation,
 ): Promise<CompletedConnection | undefined> {
-  const { node, attachment: last, wasRestored } = life;
+  const { node, attachment: last } = life;
   const { store, isSectorUnitTrusted, vbd, abi, want } = life.options;
   const { disk, sectors } = await readDisk(store, backend.path, isSectorUnitTrusted ?? false);
   if (!(await node.switchState(XenbusState.Connected))) {
@@ -91,7 +92,7 @@ export async function completeConnection(
     maxIndirectSegments: connection.transport.maxIndirectSegments,
     isPersistent: want.isPersistent && disk.isPersistent,
     generation: (last?.generation ?? 0) + 1,
-    areGrantsLost: last !== undefined && (wasRestored || last.backendId !== backend.domid),
+    areGrantsLost: last !== undefined && last.backendId !== backend.domid,
   };
   return { attachment, sectors };
 }

@@ -7,26 +7,28 @@ import type { EventChannelHandle } from '../host/index.ts';
 import type { DetachReason } from './attachment.ts';
 import type { Connection } from './connection.ts';
 import type { FrontendEvents } from './options.ts';
+import type { RestoreMark, RestoreProbe } from './restore-probe.ts';
 
 export class HeldConnection {
   readonly #events: FrontendEvents;
-  readonly #readDomid: () => Promise<number | undefined>;
+  readonly #probe: RestoreProbe;
   #connection: Connection | undefined;
-  /** Our domain id when it was made. */
-  #domid: number | undefined;
+  /** When it was made. */
+  #madeAt: RestoreMark | undefined;
   /** How it is known that the back end is finished with it; undefined while it is not. */
   #finishedBecause: string | undefined;
   /** Whether this guest was restored since it was made: its event channels are dead. */
   #wasRestored = false;
+  /** Whether this guest was restored since a connection was last in use: all grants are void. */
+  #areGrantsLost = false;
   /** Whether the owner was told of it. */
   #isInUse = false;
   /** Resolves when the owner has let go of it. */
   #letGo: Promise<void> = Promise.resolve();
 
-  /** @param readDomid - reads our present domain id; undefined when that cannot be known. */
-  constructor(events: FrontendEvents, readDomid: () => Promise<number | undefined>) {
+  constructor(events: FrontendEvents, probe: RestoreProbe) {
     this.#events = events;
-    this.#readDomid = readDomid;
+    this.#probe = probe;
   }
 
   get connection(): Connection | undefined {
@@ -42,17 +44,20 @@ export class HeldConnection {
     return this.#connection === undefined || this.#finishedBecause !== undefined;
   }
 
-  /** Takes a new connection, made in domain `domid`, which the back end was not told of yet. */
-  hold(connection: Connection, domid: number | undefined): void {
+  /** Takes a new connection, made at `madeAt`, which the back end was not told of yet. */
+  hold(connection: Connection, madeAt: RestoreMark): void {
     this.#connection = connection;
-    this.#domid = domid;
+    this.#madeAt = madeAt;
     this.#finishedBecause = undefined;
     this.#wasRestored = false;
   }
 
-  /** The owner uses it from now on. */
-  use(): void {
+  /** The owner uses it from now on. Returns whether the grants of the last one are void. */
+  use(): { readonly areGrantsLost: boolean } {
+    const areGrantsLost = this.#areGrantsLost;
+    this.#areGrantsLost = false;
     this.#isInUse = true;
+    return { areGrantsLost };
   }
 
   /** Tells the owner to let go. */
@@ -80,6 +85,7 @@ export class HeldConnection {
   /** This guest was restored: the channels are dead and must never be closed. */
   restore(): void {
     this.#wasRestored = this.#connection !== undefined;
+    this.#areGrantsLost = true;
   }
 
   /**
@@ -94,7 +100,10 @@ export class HeldConnection {
     if (this.#finishedBecause === undefined) {
       return false;
     }
-    await this.#noticeRestore();
+    // The owner may have taken long: this is looked at once more, right before.
+    if (this.#madeAt !== undefined && (await this.#probe.hasRestoredSince(this.#madeAt))) {
+      this.restore();
+    }
     const connection = this.#connection;
     this.#connection = undefined;
     if (this.#wasRestored) {
@@ -104,16 +113,5 @@ export class HeldConnection {
       connection.release();
     }
     return true;
-  }
-
-  /**
-   * The owner may have taken long, and the guest may have been restored meanwhile. Closing a dead
-   * channel stops the kernel, so this is looked at once more, right before.
-   */
-  async #noticeRestore(): Promise<void> {
-    const domid = await this.#readDomid();
-    if (domid !== undefined && this.#domid !== undefined && domid !== this.#domid) {
-      this.#wasRestored = true;
-    }
   }
 }

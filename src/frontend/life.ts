@@ -14,8 +14,9 @@ import { HeldConnection } from './held-connection.ts';
 import type { Goal, Link } from './interpret.ts';
 import type { FrontendState } from './life-cycle.ts';
 import { type FrontendLog, silentLog } from './log.ts';
-import { type Observation, readDomid } from './observation.ts';
+import type { Observation } from './observation.ts';
 import type { FrontendEvents, FrontendOptions } from './options.ts';
+import { RestoreProbe } from './restore-probe.ts';
 import { DEFAULT_TIMEOUTS, type FrontendTimeouts } from './timeouts.ts';
 import { VbdNode } from './vbd-node.ts';
 import { VbdWatches } from './vbd-watches.ts';
@@ -31,6 +32,7 @@ export class Life {
   readonly node: VbdNode;
   readonly wakeUp: WakeUp;
   readonly watches: VbdWatches;
+  readonly probe: RestoreProbe;
   readonly held: HeldConnection;
   readonly deadlines: Deadlines;
   /** The first connection. */
@@ -44,8 +46,6 @@ export class Life {
   link: Link | undefined;
   /** The last connection that stood. */
   attachment: Attachment | undefined;
-  /** Whether this guest was restored since then. */
-  wasRestored = false;
   /** `sectors` as last taken over. */
   knownSectors: string | undefined;
   isDrained = false;
@@ -62,7 +62,8 @@ export class Life {
     this.node = new VbdNode(options.store, options.vbd.path);
     this.wakeUp = new WakeUp(clock);
     this.watches = new VbdWatches(options.store, () => this.wakeUp.poke());
-    this.held = new HeldConnection(this.events, () => readDomid(options.store));
+    this.probe = new RestoreProbe(options.store);
+    this.held = new HeldConnection(this.events, this.probe);
     this.deadlines = new Deadlines(clock, this.timeouts);
     // Who waits for the attach sees its failure; when nobody does it is not an error of its own.
     this.attached.promise.catch(() => undefined);

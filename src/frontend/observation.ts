@@ -81,18 +81,6 @@ export async function observe(
   };
 }
 
-/** Our own domain id; undefined when XenStore does not tell it, or is gone. */
-export async function readDomid(store: XenStoreClient): Promise<number | undefined> {
-  try {
-    return parseDomid(await store.read('domid'));
-  } catch (error) {
-    if (error instanceof XenStoreError) {
-      return undefined;
-    }
-    throw error;
-  }
-}
-
 /**
  * The value of a key, or undefined when it is not there or may not be read. For a back end's
  * directory both mean that it is gone: XenStore says EACCES for a missing node below a directory

@@ -1,11 +1,11 @@
-/** The watches of one vbd: our directory, our domain id, and the directory of its back end. */
+/** The watches of one vbd: our directory, and the directory of its back end. */
 
 import type { Watch, XenStoreClient } from 'xenstore-client';
 
 export class VbdWatches {
   readonly #store: XenStoreClient;
   readonly #onChange: () => void;
-  readonly #fixed: Watch[] = [];
+  #frontend: Watch | undefined;
   #backend: Watch | undefined;
 
   constructor(store: XenStoreClient, onChange: () => void) {
@@ -13,12 +13,10 @@ export class VbdWatches {
     this.#onChange = onChange;
   }
 
-  /** Watches the vbd's directory and what a restore changes. The end of the store is told, too. */
+  /** Watches the vbd's directory. The end of the store is told, too. */
   async start(vbdPath: string): Promise<void> {
     void this.#store.closed.then(this.#onChange);
-    for (const path of [vbdPath, 'domid']) {
-      this.#fixed.push(await this.#store.watch(path, this.#onChange));
-    }
+    this.#frontend = await this.#store.watch(vbdPath, this.#onChange);
   }
 
   /** Watches the directory of this back end from now on, instead of the last one. */
@@ -31,9 +29,7 @@ export class VbdWatches {
   }
 
   async close(): Promise<void> {
-    for (const watch of this.#fixed) {
-      await watch.close();
-    }
+    await this.#frontend?.close();
     await this.#backend?.close();
   }
 }

@@ -257,6 +257,38 @@ void t.test('a restored guest: the old channels are kept, everything else is new
   t.end();
 });
 
+void t.test('a guest that migrated and got its old number: the watches tell', async (t) => {
+  const { world } = await connected();
+  // Nothing is frozen here, so the removal must not be seen before the new directories are there.
+  world.back.unplug();
+  world.back.plug();
+  world.store.fireAll();
+  await world.clock.settle();
+  t.ok(world.owner.told.includes('orphaned'));
+  t.same(world.owner.orphans, [15]);
+  t.ok(world.host.channels.has(15), 'the dead channel was not unbound');
+  t.match(world.owner.attachments[0], { areGrantsLost: true, generation: 2 });
+  t.same(world.faults, []);
+  t.end();
+});
+
+void t.test('a restore while the owner takes its time to let go', async (t) => {
+  const { world } = await connected();
+  world.owner.isPrompt = false;
+  world.back.hasRing = false;
+  world.back.setState(6);
+  await world.clock.settle();
+  t.same(world.owner.told, ['detached: backend-closed']);
+  world.store.set('domid', '9');
+  world.owner.isPrompt = true;
+  world.owner.letGo();
+  await world.clock.settle();
+  t.same(world.owner.orphans, [15]);
+  t.ok(world.host.channels.has(15), 'the dead channel was not unbound');
+  t.match(world.owner.attachments[0], { areGrantsLost: true });
+  t.end();
+});
+
 void t.test('a checkpoint: watches fire, nothing changed, nothing is disturbed', async (t) => {
   const { world, frontend } = await connected();
   for (let round = 0; round < 5; round++) {

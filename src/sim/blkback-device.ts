@@ -37,8 +37,8 @@ export interface BlkbackParts {
   readonly grants: GrantTable;
   readonly channels: EventChannelTable;
   readonly log: (line: string) => void;
-  /** Decides delays, errors and lies on the rings. */
-  readonly seed: number;
+  /** Decides delays, errors and lies on the rings. Default 0. */
+  readonly seed?: number | undefined;
   /** A number that no ring of this host has had. */
   readonly nextQueueId: () => number;
 }
@@ -299,7 +299,7 @@ export class BlkbackDevice {
 
   async #serve(request: FrontendRequest, queues: readonly AttachedQueue[]): Promise<void> {
     const { features, isReadOnly, diskId, hostility } = this.#disk;
-    const { rings, grants, domid, seed } = this.#parts;
+    const { rings, grants, domid, seed = 0 } = this.#parts;
     const engineFeatures = {
       sectorSize: features.sectorSize,
       readOnly: isReadOnly,

@@ -85,6 +85,7 @@ export function describeExport(attachment: Attachment, wish: ExportWish): Export
     }),
     name: wish.name,
     description: `Xen vbd ${vbd.name} (${vbd.id}), backend ${backendPath}`,
+    metaContextNames: ['base:allocation'],
   };
 }
 

@@ -147,7 +147,12 @@ export class Reception {
     if (catalog === undefined) return undefined;
     const handshake = new Handshake(stream, catalog, {
       timeoutMs: handshakeMs,
-      negotiation: { limits: negotiationLimits, tls: tlsMode },
+      negotiation: {
+        limits: negotiationLimits,
+        tls: tlsMode,
+        structuredReplies: true,
+        extendedHeaders: true,
+      },
       ...(tls !== undefined && { startTls: (plain: Duplex) => tls.accept(plain) }),
     });
     this.#handshakes.add(handshake);
@@ -175,7 +180,10 @@ export class Reception {
       fd: socket.fd,
       bytes: socket.bytes,
       info: result.export,
-      agreement: result.agreement,
+      agreement: {
+        ...result.agreement,
+        allocationContextId: result.metaContexts.find(({ name }) => name === 'base:allocation')?.id,
+      },
     });
     if (!isTaken) {
       this.#clientCount -= 1;

@@ -1,11 +1,12 @@
 /** The main thread's side of a lane: starts the worker, talks to it, and knows when it has ended. */
 
 import { Worker } from 'node:worker_threads';
-import type { Agreement, ExportInfo } from 'nbd-server-ts/protocol';
+import type { ExportInfo } from 'nbd-server-ts/protocol';
 import { closeFd, createEventFd, signalEventFd } from '../sys/index.ts';
 import { Counters } from './counters.ts';
 import type { LaneConfig } from './lane-config.ts';
 import type { LaneEvent, LaneMessage } from './messages.ts';
+import type { ReplyForm } from './reply-header.ts';
 
 /** The words with which a lane answers an order. */
 type Answer = Extract<
@@ -19,7 +20,7 @@ export interface AdoptedClient {
   /** The socket, non-blocking; the lane closes it. */
   readonly fd: number;
   readonly info: ExportInfo;
-  readonly agreement: Agreement;
+  readonly agreement: ReplyForm;
   /** Bytes that came behind the handshake. */
   readonly bytes: Uint8Array;
 }

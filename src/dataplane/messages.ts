@@ -4,9 +4,10 @@
  * its messages itself.
  */
 
-import type { Agreement, ExportInfo } from 'nbd-server-ts/protocol';
+import type { ExportInfo } from 'nbd-server-ts/protocol';
 import type { DiskShape, GrantedMemory, LaneRing } from './lane-config.ts';
 import type { CloseReason } from './nbd-connection.ts';
+import type { ReplyForm } from './reply-header.ts';
 
 export type LaneMessage =
   /** A client whose handshake is complete. The lane owns `fd` from now on. */
@@ -15,7 +16,7 @@ export type LaneMessage =
       readonly connectionId: number;
       readonly fd: number;
       readonly info: ExportInfo;
-      readonly agreement: Agreement;
+      readonly agreement: ReplyForm;
       /** What the client sent behind its handshake. */
       readonly bytes: Uint8Array;
     }

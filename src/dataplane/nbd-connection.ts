@@ -12,7 +12,6 @@
  */
 
 import {
-  type Agreement,
   checkRequest,
   createRequest,
   decodeExtendedRequest,
@@ -40,7 +39,7 @@ import { Counter } from './counters.ts';
 import type { LaneCore } from './lane-core.ts';
 import { type Operation, OperationQueue, Queue, type Requester } from './operation.ts';
 import type { ReceiveBuffer } from './receive-buffers.ts';
-import { encodeReplyHeader, HEADER_SLOT_BYTES } from './reply-header.ts';
+import { encodeReplyHeader, HEADER_SLOT_BYTES, type ReplyForm } from './reply-header.ts';
 
 /** After this many full reads of one socket the others get their turn. */
 const READS_PER_TURN = 8;
@@ -63,7 +62,7 @@ export class NbdConnection implements Requester {
   readonly fd: number;
   readonly #core: LaneCore;
   #info: ExportInfo;
-  readonly #agreement: Agreement;
+  readonly #agreement: ReplyForm;
   readonly #headerBytes: number;
   readonly #request: NbdRequest = createRequest();
 
@@ -95,7 +94,7 @@ export class NbdConnection implements Requester {
   #goodbye: CloseReason = 'client disconnected';
   requestCount = 0;
 
-  constructor(core: LaneCore, id: number, fd: number, info: ExportInfo, agreement: Agreement) {
+  constructor(core: LaneCore, id: number, fd: number, info: ExportInfo, agreement: ReplyForm) {
     this.#core = core;
     this.id = id;
     this.fd = fd;

@@ -5,12 +5,19 @@
 
 import {
   type Agreement,
+  BLOCK_STATUS_EXT_PREFIX_BYTES,
+  BLOCK_STATUS_PREFIX_BYTES,
   CHUNK_HEADER_BYTES,
   ERROR_PREFIX_BYTES,
   EXTENDED_CHUNK_HEADER_BYTES,
+  EXTENT_BYTES,
+  EXTENT_EXT_BYTES,
+  encodeBlockStatusExtPrefix,
   encodeChunkHeader,
   encodeErrorPrefix,
   encodeExtendedChunkHeader,
+  encodeExtent,
+  encodeExtentExt,
   encodeOffsetDataPrefix,
   encodeSimpleReply,
   NbdCmd,
@@ -43,6 +50,12 @@ const errorTexts = new Map<number, Uint8Array>(
 );
 const NO_TEXT = new Uint8Array(0);
 
+/** What a client and its server have agreed on, as far as it shapes replies. */
+export interface ReplyForm extends Agreement {
+  /** The id under which the client knows the context base:allocation, if it chose it. */
+  readonly allocationContextId: number | undefined;
+}
+
 /**
  * Writes the header of the reply of `operation` at `at`, and sets `headerBytes` and `dataBytes`.
  */
@@ -50,18 +63,22 @@ export function encodeReplyHeader(
   view: DataView,
   at: number,
   operation: Operation,
-  agreement: Agreement,
+  agreement: ReplyForm,
 ): void {
   const isRead = operation.command === NbdCmd.READ;
   operation.dataBytes = isRead && operation.errno === 0 ? operation.lengthBytes | 0 : 0;
   // Once chunks are agreed on, a read must be answered with them; other commands need not be,
   // unless the headers are extended.
-  if (!agreement.isExtended && !(agreement.isStructured && isRead)) {
+  const isStatus = operation.command === NbdCmd.BLOCK_STATUS;
+  const isChunk = agreement.isExtended || (agreement.isStructured && (isRead || isStatus));
+  if (!isChunk) {
     const { errno, cookieHigh, cookieLow } = operation;
     encodeSimpleReply(view, at, errno, cookieHigh, cookieLow);
     operation.headerBytes = SIMPLE_REPLY_BYTES;
   } else if (operation.errno !== 0) {
     encodeErrorChunk(view, at, operation, agreement);
+  } else if (isStatus) {
+    encodeStatusChunk(view, at, operation, agreement);
   } else if (operation.dataBytes > 0) {
     const payloadBytes = OFFSET_DATA_PREFIX_BYTES + operation.dataBytes;
     const type = NbdReplyType.OFFSET_DATA;
@@ -70,6 +87,35 @@ export function encodeReplyHeader(
     operation.headerBytes = header + OFFSET_DATA_PREFIX_BYTES;
   } else {
     operation.headerBytes = encodeHeader(view, at, operation, agreement, NbdReplyType.NONE, 0);
+  }
+}
+
+/**
+ * The whole range as one extent that is allocated and may hold anything: a blkif backend does not
+ * tell more, and this is always true.
+ */
+function encodeStatusChunk(
+  view: DataView,
+  at: number,
+  operation: Operation,
+  agreement: ReplyForm,
+): void {
+  const contextId = agreement.allocationContextId ?? 0;
+  const { lengthBytes } = operation;
+  if (agreement.isExtended) {
+    const payloadBytes = BLOCK_STATUS_EXT_PREFIX_BYTES + EXTENT_EXT_BYTES;
+    const type = NbdReplyType.BLOCK_STATUS_EXT;
+    const header = encodeHeader(view, at, operation, agreement, type, payloadBytes);
+    encodeBlockStatusExtPrefix(view, at + header, contextId, 1);
+    encodeExtentExt(view, at + header + BLOCK_STATUS_EXT_PREFIX_BYTES, lengthBytes, 0);
+    operation.headerBytes = header + payloadBytes;
+  } else {
+    const payloadBytes = BLOCK_STATUS_PREFIX_BYTES + EXTENT_BYTES;
+    const type = NbdReplyType.BLOCK_STATUS;
+    const header = encodeHeader(view, at, operation, agreement, type, payloadBytes);
+    view.setUint32(at + header, contextId);
+    encodeExtent(view, at + header + BLOCK_STATUS_PREFIX_BYTES, lengthBytes, 0);
+    operation.headerBytes = header + payloadBytes;
   }
 }
 

@@ -7,7 +7,7 @@ import type { Extent } from './meta-context.ts';
 
 const CHUNK_BYTES = 65536;
 const HOLE_FLAGS = NbdState.HOLE | NbdState.ZERO;
-/** How many chunks one answer about allocation looks at: a client asks again for the rest. */
+/** How many chunks one answer covers, which bounds its work: a client asks again for the rest. */
 const MAX_STATUS_CHUNKS = 65536;
 
 /** A RAM disk that begins as one hole. */
@@ -60,14 +60,38 @@ export class SparseMemoryBackend implements BlockBackend {
   }
 
   allocation(offset: number, lengthBytes: number): Extent[] {
+    const first = Math.floor(offset / CHUNK_BYTES);
+    const end = Math.min(
+      Math.ceil((offset + lengthBytes) / CHUNK_BYTES),
+      first + MAX_STATUS_CHUNKS,
+    );
     const extents: Extent[] = [];
-    for (let done = 0; done < lengthBytes && extents.length < MAX_STATUS_CHUNKS; ) {
-      const piece = pieceAt(offset + done, lengthBytes - done);
-      const flags = this.#chunks.has(piece.index) ? 0 : HOLE_FLAGS;
-      extents.push({ lengthBytes: piece.lengthBytes, flags });
-      done += piece.lengthBytes;
+    let at = offset;
+    const report = (until: number, flags: number): void => {
+      if (until > at) extents.push({ lengthBytes: until - at, flags });
+      at = Math.max(at, until);
+    };
+    for (const index of this.#allocatedBetween(first, end)) {
+      report(index * CHUNK_BYTES, HOLE_FLAGS);
+      report(Math.min((index + 1) * CHUNK_BYTES, offset + lengthBytes), 0);
     }
+    report(Math.min(end * CHUNK_BYTES, offset + lengthBytes), HOLE_FLAGS);
     return extents;
+  }
+
+  /** The chunks in use from `first` to before `end`, in order. */
+  #allocatedBetween(first: number, end: number): number[] {
+    const indexes: number[] = [];
+    if (this.#chunks.size < end - first) {
+      for (const index of this.#chunks.keys()) {
+        if (index >= first && index < end) indexes.push(index);
+      }
+      return indexes.sort((one, other) => one - other);
+    }
+    for (let index = first; index < end; index += 1) {
+      if (this.#chunks.has(index)) indexes.push(index);
+    }
+    return indexes;
   }
 
   #chunkFor(index: number): Uint8Array {

@@ -33,7 +33,9 @@ export class Random {
   }
 
   bytes(count: number): Uint8Array {
-    return Uint8Array.from({ length: count }, () => this.below(256));
+    const words = new Uint32Array(Math.ceil(count / 4));
+    for (let index = 0; index < words.length; index += 1) words[index] = this.uint32();
+    return new Uint8Array(words.buffer, 0, count);
   }
 }
 

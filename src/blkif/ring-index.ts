@@ -2,6 +2,9 @@
  * Arithmetic on ring indices (xen/include/public/io/ring.h). Indices run freely through all of
  * u32 and wrap; a slot is the index under a mask. Two indices are only ever compared by the
  * wrapped difference between them, never by `<`.
+ *
+ * The 32 bits of an index are held as a signed number: V8 keeps those without a heap object. Each
+ * function takes either form.
  */
 
 /** How far `to` is ahead of `from`, in 0..2^32-1. */
@@ -9,9 +12,9 @@ export function ringDistance(from: number, to: number): number {
   return (to - from) >>> 0;
 }
 
-/** The index `count` steps after `index`. */
+/** The index `count` steps after `index`, as a signed number. */
 export function ringAdvance(index: number, count: number): number {
-  return (index + count) >>> 0;
+  return (index + count) | 0;
 }
 
 /**

@@ -15,7 +15,10 @@
  * indices in private fields and never reads back what it wrote; the other end's producer is read
  * once per call and checked against the private indices before it is used.
  *
- * Nothing here allocates after construction. Whether to notify is returned; how is the caller's.
+ * Nothing here allocates after construction, also not for indices of 2^31 and more: those are kept
+ * as signed numbers, since an unsigned one would live in a heap object of its own.
+ *
+ * Whether to notify is returned; how is the caller's.
  */
 
 import { type BlkifAbi, blkifLayout, RING_HEADER_BYTES, slotCount } from './layout.ts';
@@ -88,11 +91,16 @@ function initialiseHeader(area: RingArea, startIndex: number): void {
   Atomics.store(area.words, RSP_EVENT, ringAdvance(startIndex, 1));
 }
 
+/** The header as signed numbers, which is how the rings keep their indices. */
+function signedHeader({ words }: RingArea): Int32Array<ArrayBufferLike> {
+  return new Int32Array(words.buffer, words.byteOffset, words.length);
+}
+
 /** The front end: produces requests, consumes responses. Owned by one thread. */
 export class FrontRing {
   readonly view: DataView<ArrayBufferLike>;
   readonly slotCount: number;
-  private readonly words: Uint32Array<ArrayBufferLike>;
+  private readonly words: Int32Array<ArrayBufferLike>;
   private readonly slotBytes: number;
   private readonly mask: number;
   /** req_prod_pvt: the next request to fill. */
@@ -104,18 +112,18 @@ export class FrontRing {
 
   private constructor(area: RingArea, requestIndex: number, responseIndex: number) {
     this.view = area.view;
-    this.words = area.words;
+    this.words = signedHeader(area);
     this.slotCount = area.slotCount;
     this.slotBytes = area.slotBytes;
     this.mask = area.slotCount - 1;
-    this.nextRequest = requestIndex;
-    this.publishedRequests = requestIndex;
-    this.nextResponse = responseIndex;
+    this.nextRequest = requestIndex | 0;
+    this.publishedRequests = requestIndex | 0;
+    this.nextResponse = responseIndex | 0;
   }
 
   /** Starts a fresh ring and writes its shared header. Indices start at `startIndex`, a u32. */
   static initialise(area: RingArea, startIndex = 0): FrontRing {
-    const start = startIndex >>> 0;
+    const start = startIndex | 0;
     initialiseHeader(area, start);
     return new FrontRing(area, start, start);
   }
@@ -245,7 +253,7 @@ export class FrontRing {
 export class BackRing {
   readonly view: DataView<ArrayBufferLike>;
   readonly slotCount: number;
-  private readonly words: Uint32Array<ArrayBufferLike>;
+  private readonly words: Int32Array<ArrayBufferLike>;
   private readonly slotBytes: number;
   private readonly mask: number;
   /** rsp_prod_pvt: the next response to fill. */
@@ -257,13 +265,13 @@ export class BackRing {
 
   private constructor(area: RingArea, startIndex: number) {
     this.view = area.view;
-    this.words = area.words;
+    this.words = signedHeader(area);
     this.slotCount = area.slotCount;
     this.slotBytes = area.slotBytes;
     this.mask = area.slotCount - 1;
-    this.nextResponse = startIndex;
-    this.publishedResponses = startIndex;
-    this.nextRequest = startIndex;
+    this.nextResponse = startIndex | 0;
+    this.publishedResponses = startIndex | 0;
+    this.nextRequest = startIndex | 0;
   }
 
   /**

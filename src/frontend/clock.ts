@@ -7,12 +7,14 @@ export interface Clock {
   startTimer(delayMs: number, callback: () => void): () => void;
 }
 
-/** The clock of the machine. Its timers do not keep the process alive. */
+/**
+ * The clock of the machine. Its timers keep the process alive: a bounded wait must come to its end,
+ * even when nothing else is left to wait for. While all is well there are none.
+ */
 export const systemClock: Clock = {
   nowMs: () => performance.now(),
   startTimer(delayMs, callback) {
     const timer = setTimeout(callback, delayMs);
-    timer.unref();
     return () => clearTimeout(timer);
   },
 };

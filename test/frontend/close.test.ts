@@ -5,6 +5,7 @@
  */
 
 import t from 'tap';
+import { systemClock } from '../../src/frontend/index.ts';
 import { World } from './support/world.ts';
 
 const FE = 'device/vbd/51728';
@@ -139,5 +140,18 @@ void t.test('XenStore that hangs does not hold the close for ever', async (t) =>
   await world.clock.advance(10_000);
   t.match(await closing, { reason: 'closed', isBackendFinished: false });
   t.same(world.faults, []);
+  t.end();
+});
+
+void t.test('the clock of the machine keeps a wait alive, and a cancelled one not', async (t) => {
+  const fired: string[] = [];
+  const cancel = systemClock.startTimer(1, () => fired.push('cancelled'));
+  cancel();
+  const before = systemClock.nowMs();
+  await new Promise<void>((resolve) => {
+    systemClock.startTimer(2, resolve);
+  });
+  t.ok(systemClock.nowMs() > before);
+  t.same(fired, []);
   t.end();
 });

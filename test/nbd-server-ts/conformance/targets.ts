@@ -1,0 +1,82 @@
+// Other people's servers, started for comparison.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Target } from './dialogue.ts';
+
+/** A server of somebody else in a process of its own. */
+export interface ForeignServer {
+  readonly target: Target;
+  stop(): void;
+}
+
+/** How to start one. */
+export interface ForeignKind {
+  readonly name: string;
+  readonly program: string;
+  start(directory: string): Promise<ForeignServer>;
+}
+
+const SIZE = 1024 * 1024;
+
+async function waitForSocket(child: ChildProcess, path: string): Promise<void> {
+  for (let turn = 0; turn < 400 && child.exitCode === null; turn += 1) {
+    if (existsSync(path)) return;
+    await sleep(10);
+  }
+  throw new Error(`${child.spawnfile} did not open ${path}`);
+}
+
+async function launch(
+  program: string,
+  args: readonly string[],
+  target: Target & { readonly address: { readonly path: string } },
+): Promise<ForeignServer> {
+  let child: ChildProcess;
+  const revive = async (): Promise<void> => {
+    rmSync(target.address.path, { force: true });
+    child = spawn(program, args, { stdio: 'ignore' });
+    await waitForSocket(child, target.address.path);
+  };
+  await revive();
+  return { target: { ...target, revive }, stop: () => child.kill('SIGKILL') };
+}
+
+function makeDisk(directory: string): string {
+  const disk = join(directory, 'disk');
+  writeFileSync(disk, Buffer.alloc(SIZE));
+  return disk;
+}
+
+/** nbdkit's file plugin and qemu-nbd. */
+export const FOREIGN_KINDS: readonly ForeignKind[] = [
+  {
+    name: 'nbdkit',
+    program: 'nbdkit',
+    start: (directory) => {
+      const path = join(directory, 'nbdkit.sock');
+      return launch('nbdkit', ['-f', '-U', path, 'file', makeDisk(directory)], {
+        address: { path },
+        exportName: '',
+        sizeBytes: SIZE,
+        unknownName: undefined,
+      });
+    },
+  },
+  {
+    name: 'qemu-nbd',
+    program: 'qemu-nbd',
+    start: (directory) => {
+      const path = join(directory, 'qemu.sock');
+      const disk = makeDisk(directory);
+      return launch('qemu-nbd', ['-f', 'raw', '-t', '-e', '16', '-k', path, '-x', 'disk', disk], {
+        address: { path },
+        exportName: 'disk',
+        sizeBytes: SIZE,
+        unknownName: 'no such export',
+      });
+    },
+  },
+];

@@ -630,7 +630,8 @@ export class Engine {
     const sectorBytes = this.#disk.sectorBytes;
     const isWrite = operation.stage === Stage.ZERO_EDGES;
     const edges = Number(operation.headPage !== NO_PAGE) + Number(operation.tailPage !== NO_PAGE);
-    if (ring.freeSlots < edges) return false;
+    // A lost ring has free slots as well, in memory that may be gone.
+    if (!ring.hasRoom || ring.freeSlots < edges) return false;
     if (operation.headPage !== NO_PAGE) {
       ring.edge(operation, operation.headPage, operation.firstByte, sectorBytes, isWrite);
     }

@@ -17,9 +17,7 @@ import {
   BLKIF_MAX_SEGMENTS_PER_REQUEST,
   type BlkifLayout,
   BlkifOp,
-  type BlkifRequest,
   BlkifStatus,
-  createRequest,
   decodeRequest,
   decodeSegments,
   encodeResponse,
@@ -28,121 +26,24 @@ import {
   RING_SECTORS_PER_PAGE,
   SEGMENTS_PER_INDIRECT_PAGE,
 } from '../blkif/index.ts';
+import { Job } from './blkback-job.ts';
+import type { EngineDisk, EngineFeatures, GrantMapper } from './engine-parts.ts';
+import { createEngineStats, type EngineStats } from './engine-stats.ts';
 import { IovecList } from './iovec-list.ts';
 
-/** Maps pages of the front end. Implemented by grant-map.ts. */
-export interface GrantMapper {
-  /** Address of the byte at offset 0 of {@link view}. */
-  readonly pagesAddress: number;
-  readonly view: DataView<ArrayBufferLike>;
-  /** References are below this. */
-  readonly grefLimit: number;
-  /** The page's offset in {@link view}, or a negative number when it may not be mapped. */
-  map(gref: number, forWriting: boolean): number;
-  unmap(gref: number): void;
-}
-
-/** What a ring is served from. All offsets and lengths are bytes; false is a failure. */
-export interface EngineDisk {
-  /** Size in 512-byte units. May change between requests. */
-  readonly sectors: number;
-  read(into: IovecList, offsetBytes: number): boolean;
-  write(from: IovecList, offsetBytes: number): boolean;
-  /** Makes everything written before durable. */
-  flush(): boolean;
-  discard(offsetBytes: number, lengthBytes: number): boolean;
-}
-
-/** What this ring's device can do. */
-export interface EngineFeatures {
-  /** Logical block in bytes. */
-  readonly sectorSize: number;
-  readonly readOnly: boolean;
-  /** Segments of an indirect request; 0 refuses the operation as unknown. */
-  readonly indirect: number;
-  readonly flush: boolean;
-  readonly barrier: boolean;
-  readonly discard: boolean;
-  /** Grants stay mapped after their first use. Negotiated: both ends said so. */
-  readonly persistent: boolean;
-}
-
-/** Counts of what an engine did. */
-export interface EngineStats {
-  requests: number;
-  reads: number;
-  writes: number;
-  flushes: number;
-  discards: number;
-  errors: number;
-  readBytes: number;
-  writtenBytes: number;
-}
-
-export function createEngineStats(): EngineStats {
-  return {
-    requests: 0,
-    reads: 0,
-    writes: 0,
-    flushes: 0,
-    discards: 0,
-    errors: 0,
-    readBytes: 0,
-    writtenBytes: 0,
-  };
-}
+export {
+  createEngineStats,
+  type EngineDisk,
+  type EngineFeatures,
+  type EngineStats,
+  type GrantMapper,
+  type Job,
+};
 
 /** blkback's max_persistent_grants: above it, grants are mapped for one request only. */
 const MAX_PERSISTENT_GRANTS = 1056;
 
-/** A request on its way through the engine. */
-export class Job {
-  readonly request: BlkifRequest = createRequest();
-  /** The id as it came, for the response: the engine gives it no meaning. */
-  idLow = 0;
-  idHigh = 0;
-  /** What the response says: for an indirect request the operation inside it. */
-  operation = 0;
-  status: number = BlkifStatus.BLKIF_RSP_OKAY;
-  /** Segments that passed the checks, with their pages mapped. */
-  segmentCount = 0;
-  sectorCount = 0;
-  grefs: Uint32Array;
-  firstSectors: Uint8Array;
-  lastSectors: Uint8Array;
-  /** Offsets of the mapped pages. */
-  readonly pageOffsets: Uint32Array;
-  /** How many of the pages are mapped. */
-  mappedCount = 0;
-  private readonly indirectGrefs: Uint32Array;
-  private readonly indirectFirstSectors: Uint8Array;
-  private readonly indirectLastSectors: Uint8Array;
-
-  /** @param maxSegments most segments that the engine accepts in a request. */
-  constructor(maxSegments: number) {
-    const room = Math.max(maxSegments, BLKIF_MAX_SEGMENTS_PER_REQUEST);
-    this.indirectGrefs = new Uint32Array(room);
-    this.indirectFirstSectors = new Uint8Array(room);
-    this.indirectLastSectors = new Uint8Array(room);
-    this.pageOffsets = new Uint32Array(room);
-    this.grefs = this.request.segmentGrefs;
-    this.firstSectors = this.request.segmentFirstSectors;
-    this.lastSectors = this.request.segmentLastSectors;
-  }
-
-  useDirectSegments(): void {
-    this.grefs = this.request.segmentGrefs;
-    this.firstSectors = this.request.segmentFirstSectors;
-    this.lastSectors = this.request.segmentLastSectors;
-  }
-
-  useIndirectSegments(): void {
-    this.grefs = this.indirectGrefs;
-    this.firstSectors = this.indirectFirstSectors;
-    this.lastSectors = this.indirectLastSectors;
-  }
-}
-
+/** What an engine is made of. */
 export interface EngineParts {
   readonly ring: BackRing;
   readonly layout: BlkifLayout;
@@ -154,6 +55,7 @@ export interface EngineParts {
   readonly stats?: EngineStats;
 }
 
+/** Serves one ring, when it is told to. */
 export class BlkbackEngine {
   readonly ring: BackRing;
   readonly stats: EngineStats;

@@ -1,6 +1,6 @@
 /**
- * Trouble by the clock: back ends that restart, disks that change their size or are plugged out, and
- * lies in XenStore. What happens is decided by the seed, when by the timers that are given.
+ * Trouble by the clock: back ends that restart, disks that change their size or are plugged out,
+ * and lies in XenStore. What happens is decided by the seed, when by the timers that are given.
  */
 
 import { SeededRandom, type SimulatedFaults } from './faults.ts';
@@ -52,6 +52,7 @@ const STORE_LIES: readonly (readonly [key: string, value: string])[] = [
   ['state', '3'],
 ];
 
+/** The troubles of a host. */
 export class FaultSchedule {
   readonly #faults: SimulatedFaults;
   readonly #timers: SimulatedTimers;

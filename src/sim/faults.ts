@@ -30,6 +30,7 @@ export interface SimulatedFaults {
   readonly hostile: boolean;
 }
 
+/** A host that is well behaved. */
 export const NO_FAULTS: SimulatedFaults = {
   seed: 1,
   errorRate: 0,

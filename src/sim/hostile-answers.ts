@@ -28,6 +28,7 @@ export const RingLie = {
 } as const;
 export type RingLie = (typeof RingLie)[keyof typeof RingLie];
 
+/** Every kind of lie. */
 export const ALL_RING_LIES: readonly RingLie[] = Object.values(RingLie);
 
 /** Index of rsp_prod among the words of the ring's header. */
@@ -52,6 +53,7 @@ interface Scribble {
   readonly atMs: number;
 }
 
+/** What a liar works with. */
 export interface HostileParts {
   /** The header of the ring, behind the back of its owner. */
   readonly words: Uint32Array<ArrayBufferLike>;
@@ -61,6 +63,7 @@ export interface HostileParts {
   readonly notify: () => void;
 }
 
+/** Spoils the answers of one ring. */
 export class HostileAnswers {
   private readonly parts: HostileParts;
   private readonly hostility: Hostility;

@@ -3,8 +3,8 @@
  * real wire formats. Used by `--simulate` and by tests.
  */
 
-export type { EngineStats } from './blkback-engine.ts';
 export { BLKBACK_THREAD_NAME, type RingService, SteppedRings } from './blkback-thread.ts';
+export type { EngineStats } from './engine-stats.ts';
 export type { SimulatedTimers } from './fault-schedule.ts';
 export {
   NO_FAULTS,

@@ -32,6 +32,7 @@ const BACKEND_DOMID = 0;
 /** Part of the answers of a hostile back end that are lies. */
 const HOSTILE_RATE = 0.001;
 
+/** How a simulated host is set up. */
 export interface SimulatedHostOptions {
   readonly disks: readonly SimulatedDisk[];
   /** Default: what Linux offers, for every disk. */

@@ -12,9 +12,19 @@
  */
 
 import { type Permission, XenStoreError, type XsErrorName } from 'xenstore-client/wire';
-
-/** The domain that may do everything. */
-export const PRIVILEGED_DOMID = 0;
+import {
+  type Access,
+  countOwned,
+  find,
+  isPermitted,
+  namesOf,
+  PRIVILEGED_DOMID,
+  parentOf,
+  permissionsAround,
+  removals,
+  type StoreChange,
+  type StoreNode,
+} from './store-node.ts';
 
 /** What an unprivileged domain may have; the defaults of xenstored. */
 export interface StoreQuota {
@@ -25,31 +35,12 @@ export interface StoreQuota {
   readonly permissionsPerNode: number;
 }
 
+/** What xenstored gives to a domain. */
 export const DEFAULT_STORE_QUOTA: StoreQuota = {
   nodes: 1000,
   nodeBytes: 2048,
   permissionsPerNode: 5,
 };
-
-interface StoreNode {
-  readonly value: Uint8Array;
-  readonly permissions: readonly Permission[];
-  readonly children: ReadonlyMap<string, StoreNode>;
-  /** Changes with the value, the permissions and the set of children. Never used twice. */
-  readonly generation: number;
-}
-
-/** One changed path, for firing watches. */
-export interface StoreChange {
-  readonly path: string;
-  /**
-   * Only watches on exactly this path fire: a node that went with its parent. Otherwise watches on
-   * all its ancestors fire too.
-   */
-  readonly isExact: boolean;
-  /** The change may be told to a domain that one of these lets read. */
-  readonly permissions: readonly (readonly Permission[])[];
-}
 
 type Operation =
   | { kind: 'write'; domid: number; path: string; value: Uint8Array }
@@ -72,21 +63,6 @@ export class StoreTransaction {
     this.snapshot = snapshot;
     this.root = snapshot;
   }
-}
-
-type Access = 'read' | 'write';
-
-/** Whether a list of permissions gives `domid` an access. The first entry names the owner. */
-export function isPermitted(
-  permissions: readonly Permission[],
-  domid: number,
-  wanted: Access,
-): boolean {
-  const owner = permissions[0];
-  if (domid === PRIVILEGED_DOMID || owner?.domid === domid) return true;
-  const own = permissions.slice(1).find((permission) => permission.domid === domid);
-  const access = (own ?? owner)?.access ?? 'none';
-  return access === 'both' || access === wanted;
 }
 
 /** The store. Paths are absolute and valid; every method throws XenStoreError with its code. */
@@ -384,55 +360,6 @@ export class StoreTree {
       generation: this.#nextGeneration(),
     };
   }
-}
-
-function namesOf(path: string): string[] {
-  return path === '/' ? [] : path.slice(1).split('/');
-}
-
-function parentOf(path: string): string {
-  const end = path.lastIndexOf('/');
-  return end <= 0 ? '/' : path.slice(0, end);
-}
-
-function find(root: StoreNode, path: string): StoreNode | undefined {
-  let node: StoreNode | undefined = root;
-  for (const name of namesOf(path)) {
-    node = node?.children.get(name);
-  }
-  return node;
-}
-
-function countOwned(node: StoreNode, domid: number): number {
-  let count = node.permissions[0]?.domid === domid ? 1 : 0;
-  for (const child of node.children.values()) count += countOwned(child, domid);
-  return count;
-}
-
-/** A removed node, told to all that watch above it; then each node below it, told exactly. */
-function removals(root: StoreNode, path: string): StoreChange[] {
-  const changes: StoreChange[] = [];
-  const visit = (node: StoreNode, at: string, above: readonly Permission[]): void => {
-    const isExact = at !== path;
-    for (const [name, child] of node.children) visit(child, `${at}/${name}`, node.permissions);
-    changes.push({ path: at, isExact, permissions: [node.permissions, above] });
-  };
-  const node = find(root, path);
-  const parent = find(root, parentOf(path));
-  if (node !== undefined && parent !== undefined) visit(node, path, parent.permissions);
-  return changes;
-}
-
-/** Permissions of a node and of its parent, before and after a change. */
-function permissionsAround(
-  roots: readonly StoreNode[],
-  path: string,
-): readonly (readonly Permission[])[] {
-  return roots.flatMap((root) =>
-    [find(root, path), find(root, parentOf(path))].flatMap((node) =>
-      node === undefined ? [] : [node.permissions],
-    ),
-  );
 }
 
 function absent(path: string): XenStoreError {

@@ -74,8 +74,8 @@ export class Toolstack {
   }
 
   /**
-   * Plugs a disk out as `xl block-detach` does: asks by `online` and `state`, waits for the back end
-   * to close, and removes both directories. A front end that does not answer makes it wait.
+   * Plugs a disk out as `xl block-detach` does: asks by `online` and `state`, waits for the back
+   * end to close, and removes both directories. A front end that does not answer makes it wait.
    */
   async unplug(vbd: VbdConfig): Promise<void> {
     const path = backendPathOf(vbd);

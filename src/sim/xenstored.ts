@@ -25,18 +25,13 @@ import {
   type XsRequest,
   XsType,
 } from 'xenstore-client/wire';
-import {
-  isPermitted,
-  PRIVILEGED_DOMID,
-  type StoreChange,
-  type StoreQuota,
-  type StoreTransaction,
-  StoreTree,
-} from './store-tree.ts';
+import { isPermitted, PRIVILEGED_DOMID, type StoreChange } from './store-node.ts';
+import { type StoreQuota, type StoreTransaction, StoreTree } from './store-tree.ts';
 
 /** Runs a task later. Tests bring one that decides when, and in which order. */
 export type Schedule = (task: () => void) => void;
 
+/** How a server is set up. */
 export interface XenstoredOptions {
   /** Default: setImmediate. */
   readonly schedule?: Schedule | undefined;
@@ -63,6 +58,7 @@ interface Watch {
   readonly prefixLength: number;
 }
 
+/** The server. */
 export class Xenstored {
   readonly tree: StoreTree;
   readonly schedule: Schedule;
@@ -163,7 +159,7 @@ export class XenstoredConnection {
     }
   }
 
-  /** The client goes away: its watches and transactions go with it. Nothing is delivered any more. */
+  /** The client goes away, and its watches and transactions with it. Nothing is delivered more. */
   close(): void {
     this.#isClosed = true;
     this.#watches = [];

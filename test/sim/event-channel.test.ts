@@ -231,6 +231,7 @@ void t.test('two threads lose no event', async (t) => {
   const rounds = 60_000;
   const setup: PongSetup = { handle: back, rounds, shared };
   const worker = new Worker(new URL('./event-pong.js', import.meta.url), { workerData: setup });
+  const exited = new Promise((resolve) => worker.once('exit', resolve));
   const report = new Promise<PongReport>((resolve, reject) => {
     worker.once('message', resolve);
     worker.once('error', reject);
@@ -256,7 +257,7 @@ void t.test('two threads lose no event', async (t) => {
   }
   t.equal((await report).lastSeen, rounds);
   t.ok(wakeUps <= 2 * rounds, `${wakeUps} wake-ups for ${rounds} events`);
-  await new Promise((resolve) => worker.once('exit', resolve));
+  await exited;
   epoll.close();
   table.close();
 });

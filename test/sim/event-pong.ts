@@ -1,4 +1,4 @@
-/** The other thread of the event channel's stress test: follows word 0 of the memory with word 1. */
+/** The other thread of the event channel's stress test: word 1 of the memory follows word 0. */
 
 import { parentPort, workerData } from 'node:worker_threads';
 import type { EventChannelHandle } from '../../src/host/index.ts';

@@ -108,7 +108,13 @@ export class BlkbackThread extends CommandedRings {
         resolve();
       });
     });
-    this.#worker.once('error', (error) => this.#end(error as Error));
+    this.#worker.once('error', (error) => {
+      this.#end(error as Error);
+      // A fault of the simulation itself is not something to go on with.
+      queueMicrotask(() => {
+        throw error;
+      });
+    });
     this.#port.on('message', (report: WorkerReport) => this.#receive(report));
     // A program that is done may end; while a command is under way it may not.
     this.#worker.unref();

@@ -84,11 +84,15 @@ export class FaultSchedule {
     if (hostile) this.#repeat(target, LIE_INTERVAL_MS, () => this.#lie(target));
   }
 
-  /** Ends all of it; resolves when nothing is under way any more. */
-  async stop(): Promise<void> {
+  /** Begins nothing more. What is under way goes on; see {@link settled}. */
+  stop(): void {
     this.#isStopped = true;
     for (const handle of this.#handles) this.#timers.clearTimeout(handle);
     for (const end of this.#pauses) end();
+  }
+
+  /** Resolves when nothing is under way any more, which for some needs XenStore to be closed. */
+  async settled(): Promise<void> {
     await Promise.all(this.#running);
   }
 
@@ -107,6 +111,7 @@ export class FaultSchedule {
       const run = action()
         // A disk may vanish under its own faults.
         .catch((error: unknown) => {
+          if (this.#isStopped) return;
           this.#log(`fault: ${error instanceof Error ? error.message : String(error)}`);
         })
         .finally(() => this.#running.delete(run));

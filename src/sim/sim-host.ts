@@ -180,10 +180,12 @@ class Host implements SimulatedHost {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    await this.#schedule.stop();
+    this.#schedule.stop();
     for (const transport of this.#guestTransports) transport.close();
     await this.#driver.stop();
     await this.#store.close();
+    // An unplug that no front end answers ends here.
+    await this.#schedule.settled();
     await this.#rings.close();
     this.control.close();
     this.#channels.close();

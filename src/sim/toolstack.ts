@@ -5,7 +5,7 @@
  */
 
 import type { Permission, XenStoreClient, XenStoreTransaction } from 'xenstore-client';
-import { XenbusState } from '../blkif/index.ts';
+import { hostAbi, XenbusState } from '../blkif/index.ts';
 
 /** A virtual disk as the toolstack knows it. */
 export interface VbdConfig {
@@ -128,7 +128,7 @@ export class Toolstack {
       state: String(XenbusState.Initialising),
       'virtual-device': String(vbd.vbdId),
       'device-type': vbd.deviceType,
-      protocol: 'x86_64-abi',
+      protocol: hostAbi(process.arch),
     });
   }
 

@@ -108,3 +108,18 @@ void t.test('closing a host ends its timers', async (t) => {
   await host.close();
   t.equal(timers.count, 0);
 });
+
+void t.test('an unplug that nobody answers does not keep a host from closing', async (t) => {
+  const timers = new HandTimers();
+  const host = await createSimulatedHost({
+    disks: [{ vbd: 'xvda', sizeBytes: 1 << 20 }],
+    faults: { ...NO_FAULTS, unplugSeconds: 1 },
+    timers,
+  });
+  const { store, backend } = await connectByHand(host, 51712);
+  await timers.pass(1000);
+  await store.waitFor(`${backend}/state`, (value) => value === '5', { timeoutMs: 2000 });
+  await store.close();
+  await host.close();
+  t.pass('closed');
+});

@@ -32,7 +32,10 @@ export type SimulatedDisk = DiskSource & {
   readonly isVolatile?: boolean | undefined;
   /** How its back end lies on the ring. Default: it does not, unless the host is hostile. */
   readonly hostility?: Hostility | undefined;
-  /** Keys that its back end publishes with another value than the true one. */
+  /**
+   * Keys that its back end publishes with another value than the true one: absurd ones, or a
+   * feature that is announced and then refused.
+   */
   readonly keyOverrides?: Readonly<Record<string, string>> | undefined;
 };
 

@@ -4,6 +4,7 @@
  * against the file and against XenStore; at the end nothing may be held.
  */
 
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -332,4 +333,20 @@ void t.test('hosts leave no descriptors, threads or mappings behind', async (t) 
   for (let round = 0; round < 5; round++) await run();
   t.same(count(), before);
   t.equal(mappings(), mappingsBefore);
+});
+
+void t.test('a process with an open host can end, by itself and by process.exit', async (t) => {
+  const url = new URL('../../src/sim/index.js', import.meta.url).href;
+  const start = `import { createSimulatedHost } from ${JSON.stringify(url)};
+    await createSimulatedHost({ disks: [{ vbd: 'xvda', sizeBytes: 1048576 }] });`;
+  for (const [end, code] of [
+    ['', 0],
+    ['process.exit(7);', 7],
+  ] as const) {
+    const child = spawnSync(process.execPath, ['--input-type=module', '-e', `${start} ${end}`], {
+      timeout: 20_000,
+      encoding: 'utf8',
+    });
+    t.equal(child.status, code, `${end} ${child.stderr}`);
+  }
 });

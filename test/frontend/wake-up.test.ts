@@ -13,7 +13,7 @@ async function isDone(promise: Promise<void>, clock: VirtualClock): Promise<bool
   void promise.then(() => {
     done = true;
   });
-  await clock.settle();
+  await clock.settle(1);
   return done;
 }
 

@@ -26,8 +26,8 @@ export class VirtualClock implements Clock {
   }
 
   /** Lets everything that is under way come to rest, without time passing. */
-  async settle(): Promise<void> {
-    for (let round = 0; round < 20; round++) {
+  async settle(rounds = 20): Promise<void> {
+    for (let round = 0; round < rounds; round++) {
       await new Promise((resolve) => setImmediate(resolve));
     }
   }

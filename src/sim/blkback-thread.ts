@@ -100,6 +100,8 @@ export class BlkbackThread extends CommandedRings {
     this.#worker = new Worker(workerUrl, {
       workerData: setup,
       transferList: [port2],
+      // Those of the program may be about its own main module, as with node --input-type.
+      execArgv: [],
       name: BLKBACK_THREAD_NAME,
     });
     this.#ended = new Promise((resolve) => {

@@ -18,9 +18,12 @@ import { FrontendError } from './errors.ts';
 import { readIfReadable, readKeys } from './observation.ts';
 import { backendTypeOf } from './vbd.ts';
 
+/** Something that keys can be read with: a client, or a transaction. */
+export type KeyReader = Pick<XenStoreClient, 'read'>;
+
 /** What the back end at InitWait offers. @throws FrontendError BAD_BACKEND */
 export async function readTransportLimits(
-  store: XenStoreClient,
+  store: KeyReader,
   backendPath: string,
 ): Promise<TransportLimits> {
   const keys = await readKeys(store, backendPath, TRANSPORT_KEYS);
@@ -41,7 +44,7 @@ export interface DiskReading {
  * @throws FrontendError BAD_BACKEND
  */
 export async function readDisk(
-  store: XenStoreClient,
+  store: KeyReader,
   backendPath: string,
   isSectorUnitTrusted: boolean,
 ): Promise<DiskReading> {

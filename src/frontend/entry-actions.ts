@@ -116,7 +116,11 @@ function drain(life: Life, event: FrontendEvent): void {
   const isUnplug = event === 'unplugging';
   const generation = life.attachment?.generation;
   life.drainReason = isUnplug ? 'unplugging' : 'backend-closing';
-  life.isDrained = false;
+  // A connection that was never handed out has no requests in flight.
+  life.isDrained = !life.held.isInUse;
+  if (life.isDrained) {
+    return;
+  }
   const finish = (): void => {
     // A slow answer to the last drain must not end the next one.
     if (generation === life.attachment?.generation) {

@@ -160,6 +160,7 @@ export class Frontend {
       isReturnAwaited: isReturnAwaited ?? true,
       isDrained: life.isDrained,
       knownSectors: life.knownSectors,
+      isHandedOut: life.held.isInUse,
       ...due,
     });
     if (event !== undefined) {

@@ -4,13 +4,15 @@
  * maps the rings.
  */
 
-import { XenbusState } from '../blkif/index.ts';
+import type { XenStoreClient } from 'xenstore-client';
+import { parseXenbusState, XenbusState } from '../blkif/index.ts';
 import type { Attachment } from './attachment.ts';
-import { readDisk, readTransportLimits } from './backend-keys.ts';
+import { type KeyReader, readDisk, readTransportLimits } from './backend-keys.ts';
 import { Connection } from './connection.ts';
+import { FrontendError } from './errors.ts';
 import { isStoreLost } from './failures.ts';
 import type { Life } from './life.ts';
-import type { BackendLocation } from './observation.ts';
+import { type BackendLocation, readIfReadable } from './observation.ts';
 import {
   chooseTransport,
   describeTransport,
@@ -18,9 +20,13 @@ import {
   type TransportChoice,
 } from './transport-choice.ts';
 
+/** Conflicts that a consistent read bears: back end and toolstack are busy at the same moments. */
+const READ_ATTEMPTS = 20;
+
 /**
  * Grants rings, binds channels, and tells the back end, which is at `backendState`. The connection
- * is held from the moment that something is granted.
+ * is held from the moment that something is granted. Nothing is done when the back end has left
+ * that state.
  */
 export async function offerConnection(
   life: Life,
@@ -33,7 +39,12 @@ export async function offerConnection(
   const limits =
     backendState === XenbusState.Initialised
       ? PLAIN_TRANSPORT
-      : await readTransportLimits(store, backend.path);
+      : await readAt(store, backend.path, XenbusState.InitWait, (reader) =>
+          readTransportLimits(reader, backend.path),
+        );
+  if (limits === undefined) {
+    return;
+  }
   const wanted = chooseTransport(want, limits);
   const madeAt = life.probe.mark(life.link?.domid);
   const connection = Connection.open(host, backend.domid, abi, wanted, viewMemory);
@@ -66,7 +77,7 @@ export interface CompletedConnection {
 
 /**
  * Reads the disk of the Connected back end, which tells it only now, and sets our state to
- * Connected. Undefined when our directory vanished.
+ * Connected. Undefined when our directory vanished, or the back end is not Connected any more.
  *
  * @throws FrontendError BAD_BACKEND
  */
@@ -77,10 +88,13 @@ export async function completeConnection(
 ): Promise<CompletedConnection | undefined> {
   const { node, attachment: last } = life;
   const { store, isSectorUnitTrusted, vbd, abi, want } = life.options;
-  const { disk, sectors } = await readDisk(store, backend.path, isSectorUnitTrusted ?? false);
-  if (!(await node.switchState(XenbusState.Connected))) {
+  const reading = await readAt(store, backend.path, XenbusState.Connected, (reader) =>
+    readDisk(reader, backend.path, isSectorUnitTrusted ?? false),
+  );
+  if (reading === undefined || !(await node.switchState(XenbusState.Connected))) {
     return undefined;
   }
+  const { disk, sectors } = reading;
   await node.removeError();
   const attachment: Attachment = {
     vbd,
@@ -95,6 +109,41 @@ export async function completeConnection(
     areGrantsLost: last !== undefined && last.backendId !== backend.domid,
   };
   return { attachment, sectors };
+}
+
+/**
+ * Reads keys of a back end as they stand together while it is in `state`; undefined when it has
+ * left that state. Its directory may vanish, and be made anew, between any two reads: a key that
+ * is missing because of that says nothing about the disk.
+ */
+async function readAt<T>(
+  store: XenStoreClient,
+  backendPath: string,
+  state: XenbusState,
+  read: (reader: KeyReader) => Promise<T>,
+): Promise<T | undefined> {
+  const outcome = await store.transaction(
+    async (transaction) => {
+      const seen = parseXenbusState(await readIfReadable(transaction, `${backendPath}/state`));
+      if (seen !== state) {
+        return undefined;
+      }
+      try {
+        return { value: await read(transaction) };
+      } catch (error) {
+        // Only believed once the transaction has shown that nothing changed meanwhile.
+        if (error instanceof FrontendError) {
+          return { error };
+        }
+        throw error;
+      }
+    },
+    { attempts: READ_ATTEMPTS },
+  );
+  if (outcome?.error !== undefined) {
+    throw outcome.error;
+  }
+  return outcome?.value;
 }
 
 function logTransport(

@@ -33,6 +33,8 @@ export interface Situation {
   readonly wasConnected: boolean;
   /** Whether to wait for an unplugged vbd to come back. */
   readonly isReturnAwaited: boolean;
+  /** The owner has the rings of the connection that stands. */
+  readonly isHandedOut: boolean;
   /** No request is in flight any more. */
   readonly isDrained: boolean;
   /** The bounded wait of the present state is over. */
@@ -147,7 +149,7 @@ function interpretInitialised(situation: Situation): FrontendEvent | undefined {
 }
 
 function interpretConnected(situation: Situation): FrontendEvent | undefined {
-  const { state, observation, goal, isDrained, isTimeUp, knownSectors } = situation;
+  const { state, observation, goal, isDrained, isTimeUp } = situation;
   const lost = interpretLoss(situation) ?? interpretReset(observation);
   if (lost !== undefined) {
     return lost;
@@ -174,7 +176,11 @@ function interpretConnected(situation: Situation): FrontendEvent | undefined {
   if (linkedState === XenbusState.Closing) {
     return observation.isOnline ? 'backendClosing' : 'unplugging';
   }
-  return observation.sectors === knownSectors ? undefined : 'resized';
+  if (!situation.isHandedOut) {
+    // It had left Connected when its disk was to be read, and is back there.
+    return 'backendConnected';
+  }
+  return observation.sectors === situation.knownSectors ? undefined : 'resized';
 }
 
 function interpretClosing(situation: Situation): FrontendEvent | undefined {

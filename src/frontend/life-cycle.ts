@@ -179,6 +179,7 @@ export const LIFE_CYCLE: Readonly<
     backendClosing: { to: 'draining' },
     unplugging: { to: 'draining' },
     resized: { to: 'connected' },
+    backendConnected: { to: 'connected' },
   },
   draining: {
     ...TROUBLE,

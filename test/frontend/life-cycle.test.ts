@@ -138,6 +138,7 @@ function* situations(state: FrontendState): Generator<Situation> {
               isRetryDue: (flags & 128) !== 0,
               isNudgeDue: (flags & 2) !== 0,
               knownSectors: '8',
+              isHandedOut: (flags & 128) === 0,
             };
           }
         }

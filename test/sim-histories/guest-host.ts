@@ -1,0 +1,176 @@
+/**
+ * What the guest's kernel gives a process: grants, event channels and XenStore, from the parts of
+ * the simulated Xen host. Outlives restores of the guest and deaths of the process, and reports
+ * what a kernel would not survive.
+ *
+ * Memory that a process has given back stays in place, poisoned, until the history is over, so that
+ * whoever still writes to it is found out instead of ending the test's own process.
+ */
+
+import type { Transport } from 'xenstore-client';
+import type {
+  EventChannelHandle,
+  GrantAccess,
+  GrantBudget,
+  GrantedPages,
+  XenHost,
+} from '../../src/host/index.ts';
+import type { EventChannelTable } from '../../src/sim/event-channel-table.ts';
+import { GRANT_PERMIT } from '../../src/sim/grant-map.ts';
+import type { GrantTable } from '../../src/sim/grants.ts';
+import type { Xenstored } from '../../src/sim/xenstored.ts';
+import { libc, PAGE_SIZE, unmapMemory, viewMemory } from '../../src/sys/index.ts';
+import { GuestXenbus } from './guest-xenbus.ts';
+import { constantBytes } from './payloads.ts';
+
+const PROT_READ_WRITE = 3;
+const PRIVATE_ANONYMOUS_NOREPLACE = 0x10_0022;
+const POISON = 0xa5;
+
+export interface GuestParts {
+  readonly xenstored: Xenstored;
+  readonly grants: GrantTable;
+  readonly channels: EventChannelTable;
+  /** Told of what must not happen. */
+  readonly report: (what: string) => void;
+  /** A page was given back that the back end has mapped. */
+  readonly deferred: (pages: number) => void;
+}
+
+interface Poisoned {
+  readonly address: number;
+  readonly lengthBytes: number;
+}
+
+export class GuestHost implements XenHost {
+  readonly name = 'simulated guest';
+  domid: number;
+  readonly #parts: GuestParts;
+  readonly #held = new Set<GrantedPages>();
+  readonly #channels = new Set<EventChannelHandle>();
+  /** Channels of before a restore: the kernel has forgotten them, and closing one is its end. */
+  readonly #dead = new Set<EventChannelHandle>();
+  readonly #poisoned: Poisoned[] = [];
+  xenbus: GuestXenbus | undefined;
+  #isExiting = false;
+
+  constructor(parts: GuestParts, domid: number) {
+    this.#parts = parts;
+    this.domid = domid;
+  }
+
+  openXenStore(): Promise<Transport> {
+    this.xenbus = new GuestXenbus(this.#parts.xenstored, this.domid);
+    return Promise.resolve(this.xenbus);
+  }
+
+  grantPages(domid: number, pageCount: number, access: GrantAccess): GrantedPages {
+    const granted = this.#parts.grants.grant(domid, pageCount, access);
+    const { address, grefs } = granted;
+    const pages: GrantedPages = {
+      address,
+      pageCount,
+      grefs,
+      revoke: () => {
+        if (!this.#held.delete(pages)) {
+          this.#parts.report('pages were given back twice');
+          return;
+        }
+        this.#giveBack(granted);
+      },
+    };
+    this.#held.add(pages);
+    return pages;
+  }
+
+  grantBudget(): GrantBudget {
+    return this.#parts.grants.budget();
+  }
+
+  bindEventChannel(domid: number): EventChannelHandle {
+    const handle = this.#parts.channels.bindUnbound(this.domid, domid);
+    this.#channels.add(handle);
+    return handle;
+  }
+
+  unbindEventChannel(handle: EventChannelHandle): void {
+    if (this.#dead.has(handle)) {
+      this.#parts.report(`port ${handle.port} of before the restore was closed: a kernel BUG`);
+      return;
+    }
+    if (!this.#channels.delete(handle)) {
+      this.#parts.report(`port ${handle.port} was closed twice`);
+      return;
+    }
+    this.#parts.channels.unbind(handle);
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  // --- what happens to the guest
+
+  /** The guest goes on as another domain: nobody can map its old pages or reach its old ports. */
+  restore(domid: number): void {
+    this.domid = domid;
+    const { placement } = this.#parts.grants;
+    const table = new Int32Array(viewMemory(placement.tableAddress, placement.pageCount * 4));
+    for (let index = 0; index < table.length; index++) {
+      Atomics.and(table, index, ~GRANT_PERMIT);
+    }
+    for (const handle of this.#channels) this.#dead.add(handle);
+    this.#channels.clear();
+  }
+
+  /** The process dies: the kernel takes back all that it had. */
+  exit(): void {
+    this.#isExiting = true;
+    for (const pages of this.#held) pages.revoke();
+    for (const handle of this.#channels) this.unbindEventChannel(handle);
+    this.#isExiting = false;
+  }
+
+  /** Ports that the process still holds, and those that it must hold for ever. */
+  get channelCount(): { readonly held: number; readonly dead: number } {
+    return { held: this.#channels.size, dead: this.#dead.size };
+  }
+
+  get heldPages(): number {
+    let count = 0;
+    for (const { pageCount } of this.#held) count += pageCount;
+    return count;
+  }
+
+  /** Whether somebody wrote to memory after it was given back. Ends the watch over it. */
+  endQuarantine(): boolean {
+    let isTouched = false;
+    for (const { address, lengthBytes } of this.#poisoned.splice(0)) {
+      const bytes = Buffer.from(viewMemory(address, lengthBytes));
+      if (!bytes.equals(constantBytes(POISON, lengthBytes))) isTouched = true;
+      unmapMemory(address, lengthBytes);
+    }
+    return isTouched;
+  }
+
+  #giveBack(granted: GrantedPages): void {
+    const { grants, deferred } = this.#parts;
+    const { address, pageCount } = granted;
+    const lengthBytes = pageCount * PAGE_SIZE;
+    const before = grants.use().deferredPages;
+    granted.revoke();
+    const more = grants.use().deferredPages - before;
+    if (more > 0 && !this.#isExiting) deferred(more);
+    const again = libc.mmap(
+      address,
+      lengthBytes,
+      PROT_READ_WRITE,
+      PRIVATE_ANONYMOUS_NOREPLACE,
+      -1,
+      0,
+    );
+    if (again !== address) return;
+    libc.memset(address, POISON, lengthBytes);
+    this.#poisoned.push({ address, lengthBytes });
+  }
+}

@@ -1,0 +1,442 @@
+/**
+ * A lane without a thread: the loop of src/dataplane/lane-worker.ts, one turn at a time, over the
+ * same engine, ring and connections. It sleeps as that one does: a turn comes only when an event
+ * channel, a socket or an order asks for it, so that a lost wake-up is a history that hangs.
+ */
+
+import { Counters } from '../../src/dataplane/counters.ts';
+import { Engine } from '../../src/dataplane/engine.ts';
+import { Iovec } from '../../src/dataplane/iovec.ts';
+import type {
+  DiskShape,
+  GrantedMemory,
+  LaneLimits,
+  LaneRing,
+} from '../../src/dataplane/lane-config.ts';
+import type { LaneCore } from '../../src/dataplane/lane-core.ts';
+import { type CloseReason, NbdConnection } from '../../src/dataplane/nbd-connection.ts';
+import type { Operation, Requester } from '../../src/dataplane/operation.ts';
+import { PagePool } from '../../src/dataplane/page-pool.ts';
+import type { SharedRanges } from '../../src/dataplane/range-lock.ts';
+import { ReceiveBuffers } from '../../src/dataplane/receive-buffers.ts';
+import { HEADER_SLOT_BYTES } from '../../src/dataplane/reply-header.ts';
+import { RingRequests } from '../../src/dataplane/ring-requests.ts';
+import type { EventChannel } from '../../src/host/index.ts';
+import { openEventChannel } from '../../src/sim/event-channel.ts';
+import { allocateMemory, EPOLLIN, EPOLLOUT } from '../../src/sys/index.ts';
+import type { NbdRequester } from './nbd-requester.ts';
+import type { Scheduler } from './scheduler.ts';
+import { isSignalled, stateOf } from './stepped-rings.ts';
+
+/** How long a ragged write waits before it looks whether another lane is done. */
+const LOOK_AGAIN_MS = 1;
+/** Memory that is never given back is shared by all histories; only one runs at a time. */
+const OPERATIONS_MAX = 64;
+const LANES_MAX = 4;
+const iovec = new Iovec();
+const headerAreas = Array.from({ length: LANES_MAX }, () => {
+  const memory = allocateMemory(OPERATIONS_MAX * HEADER_SLOT_BYTES);
+  return { ...memory, view: new DataView(memory.buffer) };
+});
+const bufferSizes = new Map<number, ReceiveBuffers>();
+
+function receiveBuffers(lengthBytes: number): ReceiveBuffers {
+  let buffers = bufferSizes.get(lengthBytes);
+  if (buffers === undefined) {
+    buffers = new ReceiveBuffers(lengthBytes);
+    bufferSizes.set(lengthBytes, buffers);
+  }
+  return buffers;
+}
+
+/** The granted pages of a lane. */
+export interface LaneMemory {
+  readonly pool: GrantedMemory;
+  readonly zeroPool: GrantedMemory;
+  readonly indirectPool: GrantedMemory | undefined;
+}
+
+export interface SimulatedLaneConfig {
+  readonly index: number;
+  readonly scheduler: Scheduler;
+  readonly disk: DiskShape;
+  readonly ring: LaneRing;
+  readonly memory: LaneMemory;
+  readonly limits: LaneLimits;
+  readonly ranges: SharedRanges;
+  readonly receiveBufferBytes: number;
+  /** The other end of the ring may have to wake. */
+  readonly notified: () => void;
+  readonly broken: (fault: string) => void;
+}
+
+/** An order of the main thread, and what to do when it was carried out. */
+type Order =
+  | { readonly type: 'adopt'; readonly client: NbdRequester }
+  | { readonly type: 'drain'; readonly done: (errno: number) => void }
+  | { readonly type: 'break-down' }
+  | { readonly type: 'hold' | 'suspend' | 'evacuate'; readonly done: () => void }
+  | {
+      readonly type: 'resume';
+      readonly ring: LaneRing;
+      readonly disk: DiskShape;
+      readonly memory: LaneMemory | undefined;
+      readonly done: () => void;
+    };
+
+interface Place {
+  readonly client: NbdRequester;
+  readonly connection: NbdConnection;
+  events: number;
+}
+
+export class SimulatedLane implements LaneCore {
+  readonly index: number;
+  readonly engine: Engine;
+  readonly pool: PagePool;
+  readonly zeroPool: PagePool;
+  readonly indirectPool: PagePool | undefined;
+  readonly ring: RingRequests;
+  readonly buffers: ReceiveBuffers;
+  readonly iovec: Iovec = iovec;
+  readonly headers: LaneCore['headers'];
+  readonly limits: LaneLimits;
+  readonly counters: Counters = new Counters();
+  isDraining = false;
+  isBroken = false;
+  /** The main thread has ended it, or the process is dead. */
+  isStopped = false;
+  /** The guest does not run. */
+  isPaused = false;
+  /** Each operation that a connection has taken. */
+  readonly operations: Set<Operation> = new Set();
+  readonly #config: SimulatedLaneConfig;
+  readonly #scheduler: Scheduler;
+  #channel: EventChannel;
+  #channelState: Int32Array;
+  readonly #orders: Order[] = [];
+  readonly #places = new Map<NbdConnection, Place>();
+  #dirty: NbdConnection[] = [];
+  readonly #awake: NbdConnection[] = [];
+  readonly #awaiting: NbdConnection[] = [];
+  readonly #abandoned = new Map<Operation, NbdRequester>();
+  #quiet: (() => void) | undefined;
+  #drained: ((errno: number) => void) | undefined;
+  #isMasked = false;
+  #isSuspended = false;
+  #isHeld = false;
+  #isScheduled = false;
+  #mustGoOn = false;
+  turns = 0;
+
+  constructor(config: SimulatedLaneConfig) {
+    const { index, ring, disk, memory, limits, ranges } = config;
+    this.#config = config;
+    this.#scheduler = config.scheduler;
+    this.index = index;
+    this.limits = limits;
+    this.#channel = openEventChannel(ring.eventChannel);
+    this.#channelState = stateOf(ring.eventChannel);
+    this.buffers = receiveBuffers(config.receiveBufferBytes);
+    this.headers = headerAreas[index] as LaneCore['headers'];
+    this.pool = new PagePool(memory.pool);
+    this.zeroPool = new PagePool(memory.zeroPool);
+    this.indirectPool = memory.indirectPool && new PagePool(memory.indirectPool);
+    const pools = { pool: this.pool, zeroPool: this.zeroPool, indirectPool: this.indirectPool };
+    this.ring = new RingRequests(ring, disk, pools);
+    this.engine = new Engine(
+      { disk, ranges, laneIndex: index, spillLimitBytes: limits.spillBytes },
+      { ring: this.ring, pool: this.pool, zeroPool: this.zeroPool, counters: this.counters },
+    );
+    const take = this.engine.take.bind(this.engine);
+    this.engine.take = () => {
+      const operation = take();
+      if (operation !== undefined) this.operations.add(operation);
+      return operation;
+    };
+  }
+
+  get clientCount(): number {
+    return this.#places.size;
+  }
+
+  /** Gives an order; it is carried out in a later turn. */
+  order(order: Order): void {
+    this.#scheduler.soon(() => {
+      this.#orders.push(order);
+      this.poke();
+    });
+  }
+
+  /** Has a turn soon, if there is any reason for one. */
+  poke(): void {
+    if (this.#isScheduled || this.isStopped || this.isPaused || !this.#isReady()) return;
+    this.#isScheduled = true;
+    this.#scheduler.soon(() => this.#turn());
+  }
+
+  #isReady(): boolean {
+    if (this.#mustGoOn || this.#orders.length > 0) return true;
+    if (!this.#isSuspended && isSignalled(this.#channelState)) return true;
+    for (const place of this.#places.values()) {
+      if (readyEvents(place) !== 0 || place.client.socket.isHungUp) return true;
+    }
+    return false;
+  }
+
+  #turn(): void {
+    this.#isScheduled = false;
+    if (this.isStopped || this.isPaused) return;
+    this.turns += 1;
+    this.#mustGoOn = false;
+    const ready = [...this.#places.values()].map((place) => ({
+      place,
+      events: readyEvents(place),
+      isHungUp: place.client.socket.isHungUp,
+    }));
+    const hasEvent = !this.#isSuspended && isSignalled(this.#channelState);
+    if (hasEvent && this.#channel.consume()) this.#isMasked = true;
+    this.#collect();
+    for (const order of this.#orders.splice(0)) this.#obey(order);
+    for (const { place, events, isHungUp } of ready)
+      this.#serve(place.connection, events, isHungUp);
+    for (const connection of this.#awake.splice(0)) connection.resume();
+    if (!this.isBroken) this.engine.pump();
+    this.#publish();
+    this.#sendReplies();
+    if (this.isDraining) this.#watchDrain();
+    if (this.#isHeld) this.#watchQuiet();
+    this.#watchAbandoned();
+    if (!this.#mayBlock()) {
+      this.#mustGoOn = true;
+    } else if (this.engine.mustLookAgain) {
+      this.#scheduler.after(LOOK_AGAIN_MS, () => {
+        this.#mustGoOn = true;
+        this.poke();
+      });
+    }
+    this.poke();
+  }
+
+  #mayBlock(): boolean {
+    if (this.#awake.length > 0 || this.#dirty.length > 0) return false;
+    if (this.isBroken) return true;
+    if (this.ring.inFlight > 0 && this.ring.finalCheck()) return false;
+    if (this.engine.isStarved && this.ring.inFlight === 0 && this.#reclaim()) return false;
+    if (this.#isMasked) {
+      this.#isMasked = false;
+      this.#channel.unmask();
+    }
+    return true;
+  }
+
+  #reclaim(): boolean {
+    if (this.#isSuspended || this.#isHeld) return false;
+    const before = this.pool.freeCount;
+    for (const connection of this.#places.keys()) connection.reclaim();
+    if (this.pool.freeCount <= before) return false;
+    this.engine.pump();
+    this.#publish();
+    return true;
+  }
+
+  #collect(): void {
+    if (this.isBroken) return;
+    if (this.engine.collect() < 0) {
+      this.#breakDown(this.ring.fault ?? 'it broke the ring protocol');
+      return;
+    }
+    this.engine.pump();
+  }
+
+  #breakDown(fault: string): void {
+    if (this.isBroken) return;
+    this.isBroken = true;
+    this.#isMasked = true;
+    this.engine.breakDown();
+    this.#config.broken(fault);
+  }
+
+  #serve(connection: NbdConnection, events: number, isHungUp: boolean): void {
+    if (!this.#places.has(connection)) return;
+    if ((events & EPOLLIN) !== 0) connection.onReadable();
+    if ((events & EPOLLOUT) !== 0 && !connection.isClosed) connection.onWritable();
+    if (isHungUp && (events & EPOLLIN) === 0) {
+      connection.close('client left without disconnecting');
+    }
+  }
+
+  #publish(): void {
+    if (this.isBroken || !this.ring.publish()) return;
+    this.#channel.notify();
+    this.#config.notified();
+  }
+
+  #sendReplies(): void {
+    const dirty = this.#dirty;
+    if (dirty.length === 0) return;
+    this.#dirty = [];
+    for (const connection of dirty) connection.flushReplies();
+    if (!this.isBroken) {
+      this.engine.pump();
+      this.#publish();
+    }
+    while (this.#awaiting.length > 0 && this.engine.hasFree) this.#awaiting.shift()?.wake();
+  }
+
+  // --- orders
+
+  #obey(order: Order): void {
+    this.#scheduler.trace(`lane ${this.index}`, order.type);
+    switch (order.type) {
+      case 'adopt':
+        this.#adopt(order.client);
+        return;
+      case 'drain':
+        this.isDraining = true;
+        this.#drained = order.done;
+        for (const connection of this.#places.keys()) connection.drain();
+        return;
+      case 'break-down':
+        this.#breakDown('the device is gone');
+        return;
+      case 'hold':
+        this.#isHeld = true;
+        this.#quiet = order.done;
+        this.ring.hold();
+        this.#watchQuiet();
+        return;
+      case 'suspend':
+        if (!this.#isSuspended) {
+          this.#isSuspended = true;
+          this.ring.suspend();
+          this.#isMasked = false;
+        }
+        order.done();
+        return;
+      case 'evacuate':
+        for (const pool of [this.pool, this.zeroPool, this.indirectPool]) pool?.evacuate();
+        order.done();
+        return;
+      case 'resume':
+        this.#resume(order);
+        order.done();
+        return;
+      default:
+        order satisfies never;
+    }
+  }
+
+  #resume({ ring, disk, memory }: Extract<Order, { type: 'resume' }>): void {
+    if (memory !== undefined) {
+      this.pool.rebase(memory.pool);
+      this.zeroPool.rebase(memory.zeroPool);
+      if (memory.indirectPool !== undefined) this.indirectPool?.rebase(memory.indirectPool);
+    }
+    this.#channel = openEventChannel(ring.eventChannel);
+    this.#channelState = stateOf(ring.eventChannel);
+    this.#isSuspended = false;
+    this.engine.diskChanged(disk);
+    this.ring.resume(ring, disk);
+    this.engine.pump();
+    this.#publish();
+  }
+
+  #adopt(client: NbdRequester): void {
+    const { id, socket, info, agreement } = client;
+    const connection = new NbdConnection(this, id, socket.fd, info, agreement);
+    this.#places.set(connection, { client, connection, events: connection.events });
+    connection.adoptBytes(new Uint8Array(0));
+    if (this.isDraining) connection.drain();
+  }
+
+  #watchQuiet(): void {
+    if (this.ring.inFlight > 0) return;
+    this.#isHeld = false;
+    this.#quiet?.();
+  }
+
+  #watchDrain(): void {
+    const { engine } = this;
+    if (this.#drained === undefined || this.#places.size > 0 || !engine.isIdle) return;
+    const done = this.#drained;
+    this.#drained = undefined;
+    const operation = engine.take();
+    if (operation === undefined) return;
+    const requester: Requester = {
+      replyReady: (flush) => {
+        const { errno } = flush;
+        engine.release(flush);
+        done(errno);
+      },
+      payloadWanted: () => undefined,
+      payloadRefused: () => undefined,
+    };
+    operation.requester = requester;
+    engine.startFlush(operation);
+    engine.pump();
+    this.#publish();
+  }
+
+  /** Operations whose client has gone, once they are over, are of no more concern to the model. */
+  #watchAbandoned(): void {
+    for (const [operation, client] of this.#abandoned) {
+      if (operation.isActive && operation.requester === undefined) continue;
+      this.#abandoned.delete(operation);
+      if (![...this.#abandoned.values()].includes(client)) client.abandonedAreOver();
+    }
+  }
+
+  // --- LaneCore
+
+  markDirty(connection: NbdConnection): void {
+    this.#dirty.push(connection);
+  }
+
+  markAwake(connection: NbdConnection): void {
+    this.#awake.push(connection);
+  }
+
+  awaitOperation(connection: NbdConnection): void {
+    this.#awaiting.push(connection);
+  }
+
+  release(operation: Operation): void {
+    this.engine.release(operation);
+  }
+
+  abandonAll(connection: NbdConnection): void {
+    this.engine.abandonAll(connection);
+  }
+
+  watch(connection: NbdConnection, events: number): void {
+    const place = this.#places.get(connection);
+    if (place !== undefined) place.events = events;
+  }
+
+  connectionClosed(connection: NbdConnection, reason: CloseReason): void {
+    const place = this.#places.get(connection);
+    if (place === undefined) return;
+    this.#places.delete(connection);
+    const { client } = place;
+    client.socket.close();
+    let isOver = true;
+    for (const operation of this.operations) {
+      if (!operation.isActive || operation.requester !== undefined) continue;
+      if (this.#abandoned.has(operation)) continue;
+      this.#abandoned.set(operation, client);
+      isOver = false;
+    }
+    client.closed(reason);
+    if (isOver) client.abandonedAreOver();
+  }
+}
+
+/** Which of the events that are watched for have come. */
+function readyEvents({ client, events }: Place): number {
+  const { socket } = client;
+  return (
+    ((events & EPOLLIN) !== 0 && socket.isReadable ? EPOLLIN : 0) |
+    ((events & EPOLLOUT) !== 0 && socket.isWritable ? EPOLLOUT : 0)
+  );
+}

@@ -275,6 +275,8 @@ export class BlkbackDevice {
 
   /** connect: what is only known of the disk itself. */
   async #writeProperties(transaction: XenStoreTransaction): Promise<void> {
+    // A directory that vanished meanwhile is not brought back: nobody would ever remove it.
+    if ((await transaction.tryRead(`${this.node}/state`)) === undefined) return;
     const { features, isReadOnly, deviceType } = this.#disk;
     const canDiscard = features.discard && !isReadOnly;
     const write = (key: string, value: number): Promise<void> =>

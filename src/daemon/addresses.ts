@@ -2,8 +2,10 @@
 
 import { UsageError } from './errors.ts';
 
+/** The port that IANA gave to NBD. */
 export const NBD_PORT = 10809;
 
+/** A place to listen at. */
 export type ListenAddress =
   | { readonly kind: 'unix'; readonly path: string }
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number };
@@ -11,6 +13,7 @@ export type ListenAddress =
 /** Longest path that fits into a sockaddr_un, with its NUL (unix(7)). */
 const UNIX_PATH_BYTES_MAX = 107;
 
+/** The path of a Unix socket. @throws UsageError */
 export function parseUnixAddress(path: string): ListenAddress {
   if (path === '') throw new UsageError('--unix needs the path of a socket');
   const lengthBytes = Buffer.byteLength(path);
@@ -22,7 +25,7 @@ export function parseUnixAddress(path: string): ListenAddress {
   return { kind: 'unix', path };
 }
 
-/** `HOST:PORT`, `[V6]:PORT`, `:PORT` for all addresses. Port 0 takes any free one. */
+/** `HOST:PORT`, `[V6]:PORT`, `:PORT` for all addresses; port 0 for any. @throws UsageError */
 export function parseTcpAddress(text: string): ListenAddress {
   const match = /^(?:\[([^\]]*)\]|([^:[\]]*)):(\d{1,5})$/.exec(text);
   const port = Number(match?.[3]);
@@ -47,6 +50,7 @@ export function nbdUri(address: ListenAddress, exportName: string, isSecure = fa
   return `${scheme}://${host}:${address.port}/${name}`;
 }
 
+/** An address for people: a path, or host and port. */
 export function formatAddress(address: ListenAddress): string {
   if (address.kind === 'unix') return address.path;
   return `${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`;

@@ -5,8 +5,10 @@
 
 import { type DestinationStream, type Logger as PinoLogger, pino } from 'pino';
 
+/** Least severe level that is written. */
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
 
+/** All levels, the least severe first. */
 export const LOG_LEVELS: readonly LogLevel[] = [
   'trace',
   'debug',
@@ -25,8 +27,10 @@ export interface Logger {
   error(event: string, details: LogDetails, message: string): void;
 }
 
+/** What goes beside the message: numbers and words, for programs. */
 export type LogDetails = Readonly<Record<string, string | number | boolean | undefined>>;
 
+/** The log of this process, on `stderr`. */
 export function createLogger(level: LogLevel, stderr: NodeJS.WriteStream): Logger {
   const destination = stderr.isTTY ? plainLines(stderr) : stderr;
   const log = pino({ level, base: null, messageKey: 'message' }, destination);

@@ -8,6 +8,7 @@ import type { TlsOptions } from './tls-credentials.ts';
 import type { UnixAccess } from './unix-access.ts';
 import type { VbdUse } from './vbd-device.ts';
 
+/** The whole command line of `serve`. */
 export interface ServeOptions {
   /** The vbds by name, number or backend params; empty for the only free one. */
   readonly vbds: readonly string[];
@@ -56,6 +57,7 @@ export interface ClientLimits {
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
+/** What a client may take when nobody says otherwise. */
 export const DEFAULT_LIMITS: ClientLimits = Object.freeze({
   connections: 1024,
   handshakeMs: 10_000,

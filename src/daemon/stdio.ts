@@ -44,5 +44,8 @@ function openSocket(): Duplex {
 function openPipes(): Duplex {
   const readable = new net.Socket({ fd: duplicateFd(STDIN), readable: true, writable: false });
   const writable = new net.Socket({ fd: duplicateFd(STDOUT), readable: false, writable: true });
-  return Duplex.from({ readable, writable });
+  const stream = Duplex.from({ readable, writable });
+  // It closes what it writes to, and leaves what it reads from open, which would keep us alive.
+  stream.once('close', () => readable.destroy());
+  return stream;
 }

@@ -3,6 +3,7 @@
 import { chmodSync, chownSync, readFileSync } from 'node:fs';
 import { DaemonError, UsageError } from './errors.ts';
 
+/** Permissions and owner of a Unix socket. */
 export interface UnixAccess {
   /** Permission bits. */
   readonly mode: number;
@@ -10,6 +11,7 @@ export interface UnixAccess {
   readonly owner: string | undefined;
 }
 
+/** For us alone. */
 export const PRIVATE_ACCESS: UnixAccess = { mode: 0o600, owner: undefined };
 
 /** The octal digits of chmod(1). @throws UsageError */

@@ -15,7 +15,7 @@ export interface ServedFile {
   readonly file: string;
   readonly folder: string;
   /** A client in the transmission phase. */
-  open(): Promise<NbdClient>;
+  readonly open: () => Promise<NbdClient>;
 }
 
 /** Serves a fresh file of zeroes. */

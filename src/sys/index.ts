@@ -20,4 +20,5 @@ export {
   sendUnixDatagram,
   setCloseOnExec,
   socketKindOf,
+  unixPathOf,
 } from './unix-socket.ts';

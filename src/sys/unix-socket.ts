@@ -21,8 +21,9 @@ const SO_DOMAIN = 39;
 const F_GETFD = 1;
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
-/** `sun_path` of struct sockaddr_un. */
+/** `sun_path` of struct sockaddr_un, and room for any address. */
 const SUN_PATH_BYTES = 108;
+const ADDRESS_BYTES = 128;
 
 // struct msghdr of a 64-bit Linux: name, namelen (u32), iov, iovlen, control, controllen, flags.
 const MSGHDR_BYTES = 56;
@@ -113,6 +114,29 @@ export function socketKindOf(fd: number): SocketKind | undefined {
     const type = option(SO_TYPE);
     if (domain === undefined || type === undefined) return undefined;
     return { domain, type, isListening: option(SO_ACCEPTCONN) === 1 };
+  } finally {
+    unmapMemory(memory.address, memory.lengthBytes);
+  }
+}
+
+/**
+ * The path that the Unix socket `fd` is bound to, with `@` in front of an abstract name; empty for
+ * one without a name.
+ */
+export function unixPathOf(fd: number): string {
+  const memory = allocateMemory(ADDRESS_BYTES + 4);
+  try {
+    const view = new DataView(memory.buffer);
+    view.setUint32(ADDRESS_BYTES, ADDRESS_BYTES, true);
+    if (libc.getsockname(fd, memory.address, memory.address + ADDRESS_BYTES) < 0) {
+      throw new SysError('getsockname', errno());
+    }
+    const lengthBytes = Math.min(view.getUint32(ADDRESS_BYTES, true), ADDRESS_BYTES);
+    if (lengthBytes <= 2 || view.getUint16(0, true) !== AF_UNIX) return '';
+    const name = Buffer.from(memory.buffer, 2, lengthBytes - 2);
+    if (name[0] === 0) return `@${name.toString('utf8', 1)}`;
+    const end = name.indexOf(0);
+    return name.toString('utf8', 0, end < 0 ? name.length : end);
   } finally {
     unmapMemory(memory.address, memory.lengthBytes);
   }

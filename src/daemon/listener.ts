@@ -3,6 +3,7 @@
 import { existsSync, lstatSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import { dirname } from 'node:path';
+import { unixPathOf } from '../sys/index.ts';
 import { checkListening, type PassedDescriptor } from './activation.ts';
 import { formatAddress, type ListenAddress } from './addresses.ts';
 import { DaemonError } from './errors.ts';
@@ -82,17 +83,19 @@ export async function listenOnPassed(
     server.listen({ fd: passed.fd }, resolve);
   });
   return {
-    address: addressOf(server.address()),
+    address: addressOf(server, passed.fd),
     close: () => {
       server.close();
     },
   };
 }
 
-function addressOf(actual: ReturnType<net.Server['address']>): ListenAddress {
-  if (actual === null) return { kind: 'unix', path: '' };
-  if (typeof actual === 'string') return { kind: 'unix', path: actual.replace('\0', '@') };
-  return { kind: 'tcp', host: actual.address, port: actual.port };
+function addressOf(server: net.Server, fd: number): ListenAddress {
+  const actual = server.address();
+  if (typeof actual === 'object' && actual !== null) {
+    return { kind: 'tcp', host: actual.address, port: actual.port };
+  }
+  return { kind: 'unix', path: unixPathOf(fd) };
 }
 
 /** A socket that a dead server left behind is replaced; one that answers is somebody's. */

@@ -16,7 +16,7 @@ const SERVE = [XENBLK_NBD, 'serve', '--simulate', '8M', '--stdio'];
 interface Piped {
   readonly child: ChildProcess;
   readonly input: Writable;
-  receive(length: number): Promise<Buffer>;
+  readonly receive: (length: number) => Promise<Buffer>;
   readonly ended: Promise<{ status: number | null; rest: Buffer; stderr: string }>;
 }
 

@@ -12,7 +12,7 @@ export interface Simulated {
   /** The Unix socket it listens on. */
   readonly socket: string;
   /** Connects and enters transmission. */
-  open(exportName?: string): Promise<NbdClient>;
+  readonly open: (exportName?: string) => Promise<NbdClient>;
 }
 
 /** An empty folder that is removed after the test. */

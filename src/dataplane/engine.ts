@@ -22,14 +22,42 @@
 
 import { NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
 import { BlkifStatus } from '../blkif/index.ts';
-import { libc, PAGE_SIZE } from '../sys/index.ts';
+import { PAGE_SIZE } from '../sys/index.ts';
 import { Counter, type Counters } from './counters.ts';
 import type { DiskShape } from './lane-config.ts';
-import { Operation, OperationQueue, Queue, type Requester, Stage } from './operation.ts';
+import { type Operation, OperationQueue, Queue, type Requester, Stage } from './operation.ts';
+import {
+  appendPages,
+  copyFromPages,
+  cutPages,
+  forgetPages,
+  giveBackEdges,
+  giveBackPages,
+} from './operation-pages.ts';
+import { OperationTable } from './operation-table.ts';
 import { NO_PAGE, type PagePool } from './page-pool.ts';
+import {
+  copyPayload,
+  issuableBytes,
+  missingBytes,
+  notePayload,
+  parkPayload,
+  roomBytes,
+} from './payload.ts';
+import {
+  allocateEdges,
+  edgeCount,
+  patchHead,
+  patchTail,
+  setDiscardRange,
+  setGrid,
+  zeroEdges,
+} from './ragged-ends.ts';
 import { RangeLock, type SharedRanges } from './range-lock.ts';
 import { type Part, PartRole, type RingRequests } from './ring-requests.ts';
+import { SharedFlush } from './shared-flush.ts';
 import { SpillMemory } from './spill-memory.ts';
+import { ZeroWriter } from './zero-writer.ts';
 
 export interface EngineConfig {
   readonly disk: DiskShape;
@@ -60,51 +88,34 @@ export class Engine {
   #disk: DiskShape;
   readonly #ring: RingRequests;
   readonly #pool: PagePool;
-  readonly #zeroPool: PagePool;
   readonly #counters: Counters;
-  readonly #operations: Operation[] = [];
-  readonly #free: Operation[] = [];
-  #freeCount: number;
+  readonly #table: OperationTable;
   readonly #rangeLock: RangeLock;
   readonly #spill: SpillMemory;
-
+  readonly #flushes: SharedFlush;
+  readonly #zeroes: ZeroWriter;
   readonly #pageQueue = new OperationQueue(Queue.PAGES);
   readonly #slotQueue = new OperationQueue(Queue.SLOTS);
-  readonly #zeroQueue = new OperationQueue(Queue.ZEROES);
-  /** Those that wait for the next flush, and those that the flush on the ring covers. */
-  #flushWaiting = new OperationQueue(Queue.FLUSH);
-  #flushCovered = new OperationQueue(Queue.FLUSH);
-  #isFlushing = false;
-  #isZeroing = false;
-
   readonly #readPagesMax: number;
   readonly #windowPages: number;
   #isBroken = false;
-  #usesBarriers = false;
 
   constructor(config: EngineConfig, parts: EngineParts) {
     this.#disk = config.disk;
     this.#ring = parts.ring;
     this.#pool = parts.pool;
-    this.#zeroPool = parts.zeroPool;
     this.#counters = parts.counters;
-    const { operationCount } = config.ranges;
-    for (let i = 0; i < operationCount; i++) this.#operations.push(new Operation(i));
-    this.#free.push(...this.#operations.toReversed());
-    this.#freeCount = operationCount;
+    this.#table = new OperationTable(config.ranges.operationCount);
     const quarter = Math.max(1, parts.pool.pageCount >>> 2);
     const raggedMax = Math.min(RAGGED_MAX, quarter);
     this.#rangeLock = new RangeLock(config.ranges, config.laneIndex, raggedMax);
     this.#spill = new SpillMemory(config.spillLimitBytes);
     this.#readPagesMax = quarter * 2;
     this.#windowPages = Math.min(quarter, Math.max(this.#ring.maxSegments, WINDOW_PAGES));
-    for (let page = 1; page < this.#zeroPool.pageCount; page++) {
-      this.#zeroPool.link(page - 1, page);
-    }
-  }
-
-  get operationCount(): number {
-    return this.#operations.length;
+    this.#flushes = new SharedFlush(this.#ring, (operation) => this.#finish(operation));
+    this.#zeroes = new ZeroWriter(this.#ring, parts.zeroPool, (operation) => {
+      if (operation.partsInFlight === 0) this.#settle(operation);
+    });
   }
 
   /** Whether something may become possible without an event to tell: look again soon. */
@@ -114,30 +125,26 @@ export class Engine {
 
   /** Whether another request could be started. */
   get hasFree(): boolean {
-    return this.#freeCount > 0;
+    return this.#table.hasFree;
   }
 
   /** Whether nothing is in progress. */
   get isIdle(): boolean {
-    return this.#freeCount === this.#operations.length;
+    return this.#table.isIdle;
   }
 
   /** Takes an operation to be filled in and started; undefined when all are in progress. */
   take(): Operation | undefined {
-    if (this.#freeCount === 0) return undefined;
-    this.#freeCount -= 1;
-    return this.#free[this.#freeCount];
+    return this.#table.take();
   }
 
   /** Gives back one whose reply has been sent or which needs none. */
   release(operation: Operation): void {
-    this.#giveBackPages(operation);
+    giveBackPages(this.#pool, operation);
     if (operation.spillAddress !== 0) {
       this.#spill.free(operation.spillAddress, operation.spillBytes);
     }
-    operation.reset();
-    this.#free[this.#freeCount] = operation;
-    this.#freeCount += 1;
+    this.#table.give(operation);
   }
 
   /**
@@ -150,23 +157,24 @@ export class Engine {
       this.#refuseBroken(operation);
       return;
     }
+    const { sectorBytes } = this.#disk;
     const hasRange = operation.lengthBytes > 0;
     switch (operation.command) {
       case NbdCmd.READ:
-        this.#setGrid(operation);
+        setGrid(operation, sectorBytes);
         operation.stage = Stage.READ;
         if (hasRange) this.#wantPages(operation);
         else this.#finish(operation);
         return;
       case NbdCmd.WRITE:
       case NbdCmd.WRITE_ZEROES:
-        this.#setGrid(operation);
+        setGrid(operation, sectorBytes);
         operation.filledBytes = operation.skewBytes;
         if (!hasRange) this.#dataDone(operation);
         else if (this.#rangeLock.acquire(operation)) this.#rangeHeld(operation);
         return;
       case NbdCmd.TRIM:
-        this.#setDiscardRange(operation);
+        setDiscardRange(operation, this.#disk);
         if (operation.gridBytes === 0) this.#dataDone(operation);
         else if (this.#rangeLock.acquire(operation)) this.#rangeHeld(operation);
         return;
@@ -195,19 +203,12 @@ export class Engine {
 
   /** All operations of a client that has gone; see {@link abandon}. */
   abandonAll(requester: Requester): void {
-    for (const operation of this.#operations) {
+    for (const operation of this.#table.all) {
       if (operation.isActive && operation.requester === requester) this.abandon(operation);
     }
   }
 
-  // --- payload of writes: lengths here are below 2^31, and `| 0` keeps them small integers, which
-  // V8 passes around without making objects of them
-
-  /** Bytes of payload that the operation's window has room for. */
-  roomBytes(operation: Operation): number {
-    const room = (operation.allocatedBytes - operation.filledBytes) | 0;
-    return Math.max(0, Math.min(room, this.missingBytes(operation)));
-  }
+  // --- payload of writes
 
   /**
    * There is payload for a write that has no room: takes pages for it, now or when its turn comes;
@@ -218,7 +219,7 @@ export class Engine {
     if (operation.queue === Queue.SLOTS) {
       // The window before waits for slots; the next is asked for when that has been sent on.
       operation.wantsRoom = true;
-    } else if (this.roomBytes(operation) === 0 && this.missingBytes(operation) > 0) {
+    } else if (roomBytes(operation) === 0 && missingBytes(operation) > 0) {
       this.#wantPages(operation);
     }
   }
@@ -236,35 +237,8 @@ export class Engine {
   park(operation: Operation, parkedAddress: number): number {
     const isInWindow = operation.stage === Stage.WRITE && operation.pageCount > 0;
     if (!isInWindow || operation.queue !== Queue.NONE) return 0;
-    const pool = this.#pool;
-    const inPage = operation.filledBytes % PAGE_SIZE;
-    const first = Math.max(operation.issuedBytes, operation.filledBytes - inPage);
-    const from = first === operation.issuedBytes ? Math.max(first, operation.skewBytes) : first;
-    const parkedBytes = operation.filledBytes - from;
-    if (parkedBytes > 0) {
-      const address = pool.addressOf(operation.fillPage) + (from % PAGE_SIZE);
-      libc.memcpy(parkedAddress, address, parkedBytes);
-    }
-    const kept = (first - operation.issuedBytes) / PAGE_SIZE;
-    let last = NO_PAGE;
-    let page = operation.firstPage;
-    for (let i = 0; i < kept; i++) {
-      last = page;
-      page = pool.next(page);
-    }
-    pool.giveList(page, operation.pageCount - kept);
-    operation.pageCount = kept;
-    operation.lastPage = last;
-    operation.filledBytes = from;
-    operation.allocatedBytes = first;
-    operation.fillPage = NO_PAGE;
-    if (kept === 0) {
-      operation.firstPage = NO_PAGE;
-      operation.issuePage = NO_PAGE;
-    } else {
-      pool.link(last, NO_PAGE);
-      this.#advanceWrite(operation);
-    }
+    const parkedBytes = parkPayload(this.#pool, operation, parkedAddress);
+    this.#advanceWrite(operation);
     return parkedBytes;
   }
 
@@ -276,47 +250,25 @@ export class Engine {
     if (operation.dataBytes === 0 || operation.pageCount === 0) return true;
     const address = this.#spill.allocate(operation.gridBytes);
     if (address === 0) return false;
-    let page = operation.firstPage;
-    for (let at = 0; at < operation.gridBytes; at += PAGE_SIZE) {
-      const count = Math.min(PAGE_SIZE, operation.gridBytes - at);
-      libc.memcpy(address + at, this.#pool.addressOf(page), count);
-      page = this.#pool.next(page);
-    }
-    this.#giveBackPages(operation);
+    copyFromPages(this.#pool, operation.firstPage, address, operation.gridBytes);
+    giveBackPages(this.#pool, operation);
     operation.spillAddress = address;
     operation.spillBytes = operation.gridBytes;
     return true;
   }
 
-  /** Bytes of payload that have not arrived yet. */
-  missingBytes(operation: Operation): number {
-    return (operation.skewBytes + operation.lengthBytes - operation.filledBytes) | 0;
-  }
-
-  /** Copies payload from memory into the window: at most {@link roomBytes}. */
+  /** Copies payload from memory into the window: at most the room it has. */
   fillFrom(operation: Operation, sourceAddress: number, lengthBytes: number): void {
-    let done = 0;
-    let page = operation.fillPage;
-    let at = operation.filledBytes % PAGE_SIZE;
-    while (done < lengthBytes) {
-      const count = Math.min(lengthBytes - done, PAGE_SIZE - at);
-      libc.memcpy(this.#pool.addressOf(page) + at, sourceAddress + done, count);
-      done += count;
-      page = this.#pool.next(page);
-      at = 0;
-    }
+    copyPayload(this.#pool, operation, sourceAddress, lengthBytes);
     this.filled(operation, lengthBytes);
   }
 
   /** Says that `lengthBytes` of payload were put into the window, from `fillPage` on. */
   filled(operation: Operation, lengthBytes: number): void {
-    const pagesBefore = Math.floor(operation.filledBytes / PAGE_SIZE);
-    operation.filledBytes += lengthBytes;
-    const pagesNow = Math.floor(operation.filledBytes / PAGE_SIZE);
-    for (let i = pagesBefore; i < pagesNow; i++) {
-      operation.fillPage = this.#pool.next(operation.fillPage);
+    notePayload(this.#pool, operation, lengthBytes);
+    if (operation.isRagged && missingBytes(operation) === 0) {
+      patchTail(this.#pool, operation, this.#disk.sectorBytes);
     }
-    if (operation.isRagged && this.missingBytes(operation) === 0) this.#patchTail(operation);
     this.#advanceWrite(operation);
   }
 
@@ -326,7 +278,7 @@ export class Engine {
    */
   abandon(operation: Operation): void {
     operation.requester = undefined;
-    if (operation.command !== NbdCmd.WRITE || this.missingBytes(operation) <= 0) return;
+    if (operation.command !== NbdCmd.WRITE || missingBytes(operation) <= 0) return;
     this.#giveUpWrite(operation, NbdErrno.EIO);
   }
 
@@ -335,7 +287,7 @@ export class Engine {
   /** A new connection to the backend may come with other abilities; the size is not ours to know. */
   diskChanged(disk: DiskShape): void {
     this.#disk = disk;
-    this.#usesBarriers = false;
+    this.#flushes.reset();
   }
 
   /**
@@ -357,8 +309,8 @@ export class Engine {
   pump(): void {
     this.#ring.replay();
     if (this.#rangeLock.waitsForOtherLanes) this.#wakeRangeWaiters();
-    this.#pumpFlush();
-    this.#pumpZeroes();
+    this.#flushes.pump();
+    this.#zeroes.pump(this.#disk.sectorBytes);
     while (this.#slotQueue.head !== undefined) {
       const operation = this.#slotQueue.head;
       if (!this.#issue(operation)) break;
@@ -380,23 +332,20 @@ export class Engine {
   breakDown(): void {
     if (this.#isBroken) return;
     this.#isBroken = true;
-    for (const operation of this.#operations) {
+    for (const operation of this.#table.all) {
       if (!operation.isActive) continue;
       this.#dequeue(operation);
       this.#rangeLock.release(operation);
-      operation.firstPage = NO_PAGE;
-      operation.pageCount = 0;
-      operation.headPage = NO_PAGE;
-      operation.tailPage = NO_PAGE;
+      forgetPages(operation);
       this.#refuseBroken(operation);
     }
   }
 
   #refuseBroken(operation: Operation): void {
     const isWrite = operation.command === NbdCmd.WRITE;
-    const missingBytes = isWrite && operation.isActive ? this.missingBytes(operation) : 0;
+    const missing = isWrite ? missingBytes(operation) : 0;
     operation.errno = NbdErrno.EIO;
-    if (missingBytes > 0) operation.requester?.payloadRefused(operation, missingBytes);
+    if (missing > 0) operation.requester?.payloadRefused(operation, missing);
     this.#finish(operation);
   }
 
@@ -412,39 +361,16 @@ export class Engine {
         this.#rangeLock.release(operation);
         return;
       case Queue.ZEROES:
-        this.#zeroQueue.remove(operation);
+        this.#zeroes.remove(operation);
         return;
       case Queue.FLUSH:
-        this.#flushWaiting.remove(operation);
-        this.#flushCovered.remove(operation);
+        this.#flushes.remove(operation);
         return;
       default:
     }
   }
 
   // --- stages
-
-  #setGrid(operation: Operation): void {
-    const sectorBytes = this.#disk.sectorBytes;
-    const end = operation.offset + operation.lengthBytes;
-    operation.firstByte = Math.floor(operation.offset / sectorBytes) * sectorBytes;
-    operation.skewBytes = (operation.offset - operation.firstByte) | 0;
-    operation.gridBytes = Math.ceil(end / sectorBytes) * sectorBytes - operation.firstByte;
-    operation.isRagged = operation.skewBytes !== 0 || end % sectorBytes !== 0;
-  }
-
-  /** A trim is rounded inward: only whole blocks that the client named may lose their content. */
-  #setDiscardRange(operation: Operation): void {
-    const { sectorBytes, discard } = this.#disk;
-    operation.gridBytes = 0;
-    if (discard === undefined) return;
-    const block = Math.max(sectorBytes, discard.granularityBytes);
-    const shift = discard.alignmentBytes % block;
-    const end = operation.offset + operation.lengthBytes;
-    operation.firstByte = Math.ceil((operation.offset - shift) / block) * block + shift;
-    const endByte = Math.floor((end - shift) / block) * block + shift;
-    operation.gridBytes = Math.max(0, endByte - operation.firstByte);
-  }
 
   #rangeHeld(operation: Operation): void {
     if (operation.command === NbdCmd.TRIM) {
@@ -466,10 +392,10 @@ export class Engine {
       operation.requester?.payloadWanted(operation);
     } else if (operation.isRagged) {
       operation.stage = Stage.ZERO_EDGES;
-      this.#zeroEdges(operation);
+      zeroEdges(this.#pool, operation, this.#disk.sectorBytes);
       this.#wantSlot(operation);
     } else {
-      this.#wantZeroes(operation);
+      this.#zeroes.want(operation, this.#disk.sectorBytes);
     }
   }
 
@@ -497,7 +423,7 @@ export class Engine {
       case Stage.READ:
         return this.#allocateRead(operation);
       case Stage.EDGES:
-        return this.#allocateEdges(operation);
+        return allocateEdges(this.#pool, operation, this.#disk.sectorBytes);
       default:
         return this.#allocateWindow(operation);
     }
@@ -508,7 +434,7 @@ export class Engine {
       this.#wantSlot(operation);
       return;
     }
-    if (operation.isRagged && operation.issuedBytes === 0) this.#patchHead(operation);
+    if (operation.isRagged && operation.issuedBytes === 0) patchHead(this.#pool, operation);
     operation.requester?.payloadWanted(operation);
   }
 
@@ -516,7 +442,7 @@ export class Engine {
     const pages = Math.ceil((operation.gridBytes - operation.allocatedBytes) / PAGE_SIZE);
     if (pages <= this.#readPagesMax && operation.spillAddress === 0) {
       if (this.#pool.freeCount < pages) return false;
-      this.#appendPages(operation, pages);
+      appendPages(this.#pool, operation, pages);
       operation.allocatedBytes = operation.gridBytes;
       return true;
     }
@@ -528,23 +454,11 @@ export class Engine {
     // One piece at a time; its pages come back when it has been copied out.
     const count = Math.min(pages, this.#ring.maxSegments);
     if (this.#pool.freeCount < count) return false;
-    this.#appendPages(operation, count);
+    appendPages(this.#pool, operation, count);
     operation.allocatedBytes = Math.min(
       operation.gridBytes,
       operation.allocatedBytes + count * PAGE_SIZE,
     );
-    return true;
-  }
-
-  #allocateEdges(operation: Operation): boolean {
-    const sectorBytes = this.#disk.sectorBytes;
-    const hasHead = operation.skewBytes !== 0;
-    const hasRaggedEnd = (operation.skewBytes + operation.lengthBytes) % sectorBytes !== 0;
-    // A single sector that is ragged at both ends is its own head and needs no tail.
-    const hasTail = hasRaggedEnd && !(hasHead && operation.gridBytes === sectorBytes);
-    if (this.#pool.freeCount < Number(hasHead) + Number(hasTail)) return false;
-    if (hasHead) operation.headPage = this.#pool.take();
-    if (hasTail) operation.tailPage = this.#pool.take();
     return true;
   }
 
@@ -553,23 +467,12 @@ export class Engine {
     const wanted = Math.min(left, this.#windowPages);
     const count = Math.min(wanted, this.#pool.freeCount);
     if (count < Math.min(wanted, WINDOW_PAGES_MIN)) return false;
-    this.#appendPages(operation, count);
+    appendPages(this.#pool, operation, count);
     operation.allocatedBytes = Math.min(
       operation.gridBytes,
       operation.allocatedBytes + count * PAGE_SIZE,
     );
     return true;
-  }
-
-  #appendPages(operation: Operation, count: number): void {
-    const pool = this.#pool;
-    const first = pool.takeList(count);
-    if (operation.pageCount === 0) operation.firstPage = first;
-    else pool.link(operation.lastPage, first);
-    if (operation.issuePage === NO_PAGE) operation.issuePage = first;
-    if (operation.fillPage === NO_PAGE) operation.fillPage = first;
-    operation.lastPage = pool.lastTaken;
-    operation.pageCount += count;
   }
 
   /** Puts what the operation has ready onto the ring; false when slots ran out before the end. */
@@ -579,7 +482,10 @@ export class Engine {
       case Stage.READ:
         return this.#issueData(operation, operation.allocatedBytes);
       case Stage.WRITE:
-        return this.#issueData(operation, operation.issuedBytes + this.#issuableBytes(operation));
+        return this.#issueData(
+          operation,
+          operation.issuedBytes + issuableBytes(operation, this.#ring.maxSegments),
+        );
       case Stage.EDGES:
       case Stage.ZERO_EDGES:
         return this.#issueEdges(operation);
@@ -608,30 +514,17 @@ export class Engine {
       operation.issuePage = this.#pool.next(last);
       operation.issuedBytes += lengthBytes;
       // A read's pages stay with it until they are sent; others belong to the part from now on.
-      if (!isRead || operation.spillAddress !== 0) this.#cutPages(operation, pages);
+      if (!isRead || operation.spillAddress !== 0) cutPages(operation, pages);
     }
     return true;
-  }
-
-  /** Takes the first `count` pages off the operation's list. */
-  #cutPages(operation: Operation, count: number): void {
-    operation.pageCount -= count;
-    operation.firstPage = operation.issuePage;
-    if (operation.pageCount === 0) {
-      operation.firstPage = NO_PAGE;
-      operation.lastPage = NO_PAGE;
-      operation.fillPage = NO_PAGE;
-      operation.issuePage = NO_PAGE;
-    }
   }
 
   #issueEdges(operation: Operation): boolean {
     const ring = this.#ring;
     const sectorBytes = this.#disk.sectorBytes;
     const isWrite = operation.stage === Stage.ZERO_EDGES;
-    const edges = Number(operation.headPage !== NO_PAGE) + Number(operation.tailPage !== NO_PAGE);
     // A lost ring has free slots as well, in memory that may be gone.
-    if (!ring.hasRoom || ring.freeSlots < edges) return false;
+    if (!ring.hasRoom || ring.freeSlots < edgeCount(operation)) return false;
     if (operation.headPage !== NO_PAGE) {
       ring.edge(operation, operation.headPage, operation.firstByte, sectorBytes, isWrite);
     }
@@ -655,158 +548,7 @@ export class Engine {
   /** Sends on what there is of a write, as far as it makes a sensible piece. */
   #advanceWrite(operation: Operation): void {
     if (operation.stage !== Stage.WRITE || operation.queue !== Queue.NONE) return;
-    if (this.#issuableBytes(operation) > 0) this.#wantSlot(operation);
-  }
-
-  /** How much of a write may go to the ring: whole pages, or all of it when it is complete. */
-  #issuableBytes(operation: Operation): number {
-    if (this.missingBytes(operation) <= 0) return operation.gridBytes - operation.issuedBytes;
-    const whole = Math.floor(operation.filledBytes / PAGE_SIZE) * PAGE_SIZE;
-    const ready = whole - operation.issuedBytes;
-    // Small pieces wait for company, unless the window has no room left for any.
-    const isWindowFull = operation.filledBytes >= operation.allocatedBytes;
-    return isWindowFull || ready >= this.#ring.maxSegments * PAGE_SIZE ? ready : 0;
-  }
-
-  // --- the ends of ragged writes
-
-  #patchHead(operation: Operation): void {
-    if (operation.headPage === NO_PAGE) return;
-    const from = this.#pool.addressOf(operation.headPage);
-    libc.memcpy(this.#pool.addressOf(operation.firstPage), from, operation.skewBytes);
-  }
-
-  #patchTail(operation: Operation): void {
-    const endBytes = operation.skewBytes + operation.lengthBytes;
-    const keptBytes = operation.gridBytes - endBytes;
-    const edgePage = operation.tailPage === NO_PAGE ? operation.headPage : operation.tailPage;
-    if (keptBytes > 0) {
-      const inSector = this.#disk.sectorBytes - keptBytes;
-      const target = this.#pool.addressOf(operation.lastPage) + (endBytes % PAGE_SIZE);
-      libc.memcpy(target, this.#pool.addressOf(edgePage) + inSector, keptBytes);
-    }
-    this.#giveBackEdges(operation);
-  }
-
-  #zeroEdges(operation: Operation): void {
-    const sectorBytes = this.#disk.sectorBytes;
-    const endBytes = operation.skewBytes + operation.lengthBytes;
-    if (operation.headPage !== NO_PAGE) {
-      const count = Math.min(endBytes, sectorBytes) - operation.skewBytes;
-      libc.memset(this.#pool.addressOf(operation.headPage) + operation.skewBytes, 0, count);
-    }
-    if (operation.tailPage !== NO_PAGE) {
-      const count = endBytes - (operation.gridBytes - sectorBytes);
-      libc.memset(this.#pool.addressOf(operation.tailPage), 0, count);
-    }
-  }
-
-  #giveBackEdges(operation: Operation): void {
-    if (operation.headPage !== NO_PAGE) this.#pool.give(operation.headPage);
-    if (operation.tailPage !== NO_PAGE) this.#pool.give(operation.tailPage);
-    operation.headPage = NO_PAGE;
-    operation.tailPage = NO_PAGE;
-  }
-
-  #giveBackPages(operation: Operation): void {
-    this.#giveBackEdges(operation);
-    if (operation.pageCount > 0) this.#pool.giveList(operation.firstPage, operation.pageCount);
-    operation.pageCount = 0;
-    operation.firstPage = NO_PAGE;
-  }
-
-  // --- zeroes
-
-  /** Whole sectors of zeroes, one slice on the ring at a time, so that others get their turns. */
-  #wantZeroes(operation: Operation): void {
-    operation.stage = Stage.ZEROES;
-    this.#zeroQueue.push(operation);
-    this.#pumpZeroes();
-  }
-
-  #pumpZeroes(): void {
-    const operation = this.#zeroQueue.head;
-    if (operation === undefined || this.#isZeroing) return;
-    const sectorBytes = this.#disk.sectorBytes;
-    const hasRaggedEnd = (operation.skewBytes + operation.lengthBytes) % sectorBytes !== 0;
-    const endBytes = operation.gridBytes - (hasRaggedEnd ? sectorBytes : 0);
-    if (operation.errno !== 0 || operation.requester === undefined) {
-      // A slice failed, or the client has gone: the rest need not be written.
-      this.#zeroQueue.shift();
-      operation.stage = Stage.DRAIN;
-      operation.issuedBytes = operation.gridBytes;
-      this.#settle(operation);
-      this.#pumpZeroes();
-      return;
-    }
-    const pages = Math.min(
-      Math.ceil((endBytes - operation.issuedBytes) / PAGE_SIZE),
-      this.#zeroPool.pageCount,
-      this.#ring.maxSegments,
-    );
-    if (!this.#ring.hasRoomFor(pages)) return;
-    const lengthBytes = Math.min(endBytes - operation.issuedBytes, pages * PAGE_SIZE);
-    this.#ring.zeroes(operation, pages, lengthBytes);
-    this.#isZeroing = true;
-    operation.issuedBytes += lengthBytes;
-    if (operation.issuedBytes >= endBytes) {
-      operation.issuedBytes = operation.gridBytes;
-      operation.stage = Stage.DRAIN;
-      this.#zeroQueue.shift();
-    }
-  }
-
-  // --- flushes
-
-  #wantFlush(operation: Operation): void {
-    if (this.#disk.flush === 'none') {
-      this.#finish(operation);
-      return;
-    }
-    this.#flushWaiting.push(operation);
-    this.#pumpFlush();
-  }
-
-  #pumpFlush(): void {
-    if (this.#isFlushing || this.#flushWaiting.isEmpty || !this.#ring.hasRoom) return;
-    // Everyone who waits has seen its own writes completed, so one flush that starts now does for
-    // all; whoever comes later may have completed a write after this flush was cut, and waits.
-    const covered = this.#flushWaiting;
-    this.#flushWaiting = this.#flushCovered;
-    this.#flushCovered = covered;
-    this.#isFlushing = true;
-    this.#ring.flush();
-  }
-
-  #flushAnswered(status: number): void {
-    this.#isFlushing = false;
-    const isUnsupported = status === BlkifStatus.BLKIF_RSP_EOPNOTSUPP;
-    if (isUnsupported && this.#disk.canFallBackToBarrier && !this.#usesBarriers) {
-      // Those who wait were promised a flush: they get the next best kind.
-      this.#usesBarriers = true;
-      this.#ring.flushWithBarriers();
-      const waiting = this.#flushCovered;
-      this.#flushCovered = this.#flushWaiting;
-      this.#flushWaiting = waiting;
-      for (;;) {
-        const later = this.#flushCovered.shift();
-        if (later === undefined) break;
-        this.#flushWaiting.push(later);
-      }
-      this.#pumpFlush();
-      return;
-    }
-    this.#flushDone(status === BlkifStatus.BLKIF_RSP_OKAY ? 0 : NbdErrno.EIO);
-  }
-
-  #flushDone(errno: number): void {
-    for (;;) {
-      const operation = this.#flushCovered.shift();
-      if (operation === undefined) break;
-      if (operation.errno === 0) operation.errno = errno;
-      this.#finish(operation);
-    }
-    this.#pumpFlush();
+    if (issuableBytes(operation, this.#ring.maxSegments) > 0) this.#wantSlot(operation);
   }
 
   // --- completion
@@ -814,7 +556,7 @@ export class Engine {
   #partDone(part: Part): void {
     const errno = part.status === BlkifStatus.BLKIF_RSP_OKAY ? 0 : errnoOfStatus(part);
     if (part.role === PartRole.FLUSH) {
-      this.#flushAnswered(part.status);
+      this.#flushes.answered(part.status, this.#disk.canFallBackToBarrier);
       return;
     }
     const operation = part.operation;
@@ -823,11 +565,14 @@ export class Engine {
     operation.partsInFlight -= 1;
     switch (part.role) {
       case PartRole.DATA:
-        if (operation.spillAddress !== 0) this.#copyOut(operation, part);
+        if (operation.spillAddress !== 0) {
+          const target = operation.spillAddress + (part.firstByte - operation.firstByte);
+          copyFromPages(this.#pool, part.firstPage, target, part.lengthBytes);
+        }
         if (part.ownsPages) this.#pool.giveList(part.firstPage, part.pageCount);
         break;
       case PartRole.ZEROES:
-        this.#isZeroing = false;
+        this.#zeroes.sliceDone();
         break;
       default:
         break;
@@ -855,39 +600,26 @@ export class Engine {
     const sectorBytes = this.#disk.sectorBytes;
     const headBytes = operation.headPage === NO_PAGE ? 0 : sectorBytes;
     const tailBytes = operation.tailPage === NO_PAGE ? 0 : sectorBytes;
-    this.#giveBackEdges(operation);
+    giveBackEdges(this.#pool, operation);
     operation.issuedBytes = headBytes;
     const isMore = operation.gridBytes > headBytes + tailBytes;
-    if (isMore && operation.errno === 0) this.#wantZeroes(operation);
+    if (isMore && operation.errno === 0) this.#zeroes.want(operation, this.#disk.sectorBytes);
     else this.#dataDone(operation);
-  }
-
-  #copyOut(operation: Operation, part: Part): void {
-    let page = part.firstPage;
-    let target = operation.spillAddress + (part.firstByte - operation.firstByte);
-    let left = part.lengthBytes;
-    while (left > 0) {
-      const count = Math.min(left, PAGE_SIZE);
-      libc.memcpy(target, this.#pool.addressOf(page), count);
-      target += count;
-      left -= count;
-      page = this.#pool.next(page);
-    }
   }
 
   /** Ends a write whose payload is not, or will not be, complete. */
   #giveUpWrite(operation: Operation, errno: number): void {
     if (operation.errno === 0) operation.errno = errno;
     this.#dequeue(operation);
-    const missingBytes = this.missingBytes(operation);
+    const missing = missingBytes(operation);
     if (operation.stage !== Stage.EDGES || operation.partsInFlight === 0) {
-      this.#giveBackPages(operation);
+      giveBackPages(this.#pool, operation);
     }
     // The rest of its fields now say: nothing is missing, nothing is left to issue.
     operation.stage = Stage.DRAIN;
     operation.lengthBytes = operation.filledBytes - operation.skewBytes;
     operation.gridBytes = operation.issuedBytes;
-    operation.requester?.payloadRefused(operation, missingBytes);
+    operation.requester?.payloadRefused(operation, missing);
     if (operation.partsInFlight === 0) this.#dataDone(operation);
   }
 
@@ -905,6 +637,11 @@ export class Engine {
       if (operation === undefined) return;
       this.#rangeHeld(operation);
     }
+  }
+
+  #wantFlush(operation: Operation): void {
+    if (this.#disk.flush === 'none') this.#finish(operation);
+    else this.#flushes.want(operation);
   }
 
   #finish(operation: Operation): void {

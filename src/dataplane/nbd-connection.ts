@@ -38,6 +38,7 @@ import {
 import { Counter } from './counters.ts';
 import type { LaneCore } from './lane-core.ts';
 import { type Operation, OperationQueue, Queue, type Requester } from './operation.ts';
+import { missingBytes, roomBytes } from './payload.ts';
 import type { ReceiveBuffer } from './receive-buffers.ts';
 import { encodeReplyHeader, HEADER_SLOT_BYTES, type ReplyForm } from './reply-header.ts';
 
@@ -144,7 +145,7 @@ export class NbdConnection implements Requester {
       const isDirect =
         current !== undefined &&
         this.#start === this.#end &&
-        this.#core.engine.missingBytes(current) >= DIRECT_BYTES_MIN;
+        missingBytes(current) >= DIRECT_BYTES_MIN;
       if (isDirect && !this.#haveRoom(current)) continue;
       const isMore = isDirect ? this.#receivePayload(current) : this.#receive();
       if (!isMore) return;
@@ -166,7 +167,7 @@ export class NbdConnection implements Requester {
   /** Reads payload straight into granted pages, and what follows it into the buffer. */
   #receivePayload(operation: Operation): boolean {
     const { engine, pool, iovec } = this.#core;
-    const room = engine.roomBytes(operation);
+    const room = roomBytes(operation);
     let page = operation.fillPage;
     let at = operation.filledBytes % PAGE_SIZE;
     iovec.clear();
@@ -178,7 +179,7 @@ export class NbdConnection implements Requester {
       at = 0;
       page = pool.next(page);
     }
-    const isLast = room === engine.missingBytes(operation);
+    const isLast = room === missingBytes(operation);
     this.#start = 0;
     this.#end = 0;
     if (isLast) {
@@ -251,8 +252,8 @@ export class NbdConnection implements Requester {
   #fill(operation: Operation, available: number): boolean {
     if (available === 0 || !this.#haveRoom(operation)) return false;
     const { engine } = this.#core;
-    const missing = engine.missingBytes(operation);
-    const count = Math.min(available, engine.roomBytes(operation));
+    const missing = missingBytes(operation);
+    const count = Math.min(available, roomBytes(operation));
     if (count === missing) this.#current = undefined;
     const source = (this.#buffer as ReceiveBuffer).address + this.#start;
     this.#start += count;
@@ -263,11 +264,11 @@ export class NbdConnection implements Requester {
   /** Whether there are pages for payload. Otherwise stalls until there are. */
   #haveRoom(operation: Operation): boolean {
     const { engine } = this.#core;
-    if (engine.roomBytes(operation) === 0) engine.wantRoom(operation);
-    const room = engine.roomBytes(operation);
+    if (roomBytes(operation) === 0) engine.wantRoom(operation);
+    const room = roomBytes(operation);
     if (this.#current !== operation) return false;
     if (this.#parkedBytes > 0 && room >= this.#parkedBytes) this.#unpark(operation);
-    this.#isStalled = engine.roomBytes(operation) === 0;
+    this.#isStalled = roomBytes(operation) === 0;
     return !this.#isStalled;
   }
 

@@ -12,6 +12,7 @@ import { Engine } from '../../src/dataplane/engine.ts';
 import type { DiskShape } from '../../src/dataplane/lane-config.ts';
 import type { Operation, Requester } from '../../src/dataplane/operation.ts';
 import { PagePool } from '../../src/dataplane/page-pool.ts';
+import { roomBytes } from '../../src/dataplane/payload.ts';
 import { createSharedRanges } from '../../src/dataplane/range-lock.ts';
 import { RingRequests } from '../../src/dataplane/ring-requests.ts';
 import { allocateMemory, PAGE_SIZE } from '../../src/sys/index.ts';
@@ -132,8 +133,8 @@ class Owner implements Requester {
     if (operation === undefined || this.command !== NbdCmd.WRITE) return;
     const { engine, random, pool } = this.#world;
     if (random.chance(0.05)) this.#park(operation);
-    if (engine.roomBytes(operation) === 0) engine.wantRoom(operation);
-    const room = engine.roomBytes(operation);
+    if (roomBytes(operation) === 0) engine.wantRoom(operation);
+    const room = roomBytes(operation);
     if (room === 0 || operation.errno !== 0) return;
     const count = 1 + random.below(room);
     // Byte by byte through the page list: independent of fillFrom's own walk.

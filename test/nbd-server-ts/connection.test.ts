@@ -51,6 +51,20 @@ void t.test('a client that is killed with requests in flight', async (t) => {
   await until(() => server.server.connections === 0, 'the connection is gone');
 });
 
+void t.test('a client that vanishes behind DISC with replies under way', async (t) => {
+  // Found by the fuzzer: the callbacks of failed writes came twice and the count went below zero.
+  const server = await startServer(t);
+  const refused = '25609513 0000 0009 0000000000000001 0000000000000000 00000000';
+  const disc = '25609513 0000 0002 0000000000000000 0000000000000000 00000000';
+  const bytes = Buffer.concat([handshake, hex(`${refused} ${refused} ${refused} ${disc}`)]);
+  for (let count = 0; count < 20; count += 1) {
+    const client = await server.connect();
+    client.send(bytes);
+    client.destroy();
+  }
+  await until(() => server.server.connections === 0, 'all connections are gone');
+});
+
 void t.test('garbage', async (t) => {
   const server = await startServer(t);
   const rows: readonly (readonly [string, RegExp])[] = [
@@ -70,6 +84,23 @@ void t.test('garbage', async (t) => {
   await client.closed();
   t.match(server.log.at(-1)?.message, /wrong magic/);
   await until(() => server.server.connections === 0, 'all connections are gone');
+});
+
+void t.test('bytes that come behind the ones that ended the handshake', async (t) => {
+  // Found by the fuzzer: they reached the handshake that was over, and that brought the server down.
+  const server = await startServer(t);
+  const wrongMagic = `00000003 ${hexFill('11', 16)}`;
+  const abort = '00000003 49484156454f5054 00000002 00000000';
+  for (const end of [wrongMagic, abort]) {
+    for (let count = 0; count < 20; count += 1) {
+      const client = await server.connect();
+      await client.sendAll(end);
+      for (let more = 0; more < 5; more += 1) await client.sendAll(hexFill('22', 20));
+      client.destroy();
+    }
+  }
+  await until(() => server.server.connections === 0, 'all connections are gone');
+  t.notOk(server.log.some((line) => line.level === 'error'));
 });
 
 void t.test('each kind of trouble is told once per connection', async (t) => {

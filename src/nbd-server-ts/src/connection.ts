@@ -94,8 +94,16 @@ export class Connection implements TransmissionOwner {
   }
 
   readonly #onData = (chunk: Uint8Array): void => {
-    if (this.#phase === 'transmission') this.#transmission?.receive(chunk);
-    else if (this.#phase === 'handshake') this.#negotiate(chunk);
+    try {
+      if (this.#phase === 'transmission') this.#transmission?.receive(chunk);
+      else if (this.#phase === 'handshake') this.#negotiate(chunk);
+    } catch (error) {
+      // A mistake of this server or of a catalog. Whatever bytes found it, they cost the client that
+      // sent them its connection and nobody else anything.
+      const text = error instanceof Error ? error.message : String(error);
+      this.#log.error('internal', `met a mistake of the server and was dropped: ${text}`);
+      this.destroy();
+    }
   };
 
   readonly #onEnd = (): void => {
@@ -149,7 +157,8 @@ export class Connection implements TransmissionOwner {
     if (step.reason === undefined) {
       this.finish();
     } else {
-      // It broke the rules: nothing it still sends is of interest.
+      // It broke the rules: nothing it still sends is looked at.
+      this.#phase = 'ending';
       this.#stream.end(() => this.destroy());
     }
   }

@@ -19,6 +19,6 @@ export type { ListenAddress, NbdAddress } from './listen.ts';
 export type { Extent, MetaContext } from './meta-context.ts';
 export type { ExportConfig } from './served-exports.ts';
 export { type CloseReport, NbdServer, type NbdServerOptions } from './server.ts';
-export type { LogLine, LogSink } from './server-log.ts';
+export type { LogLevel, LogLine, LogSink } from './server-log.ts';
 export { SparseMemoryBackend } from './sparse-memory-backend.ts';
 export { type NbdTlsConfig, type PskTable, parsePskFile } from './tls.ts';

@@ -3,9 +3,13 @@
 
 import type { Clock } from './clock.ts';
 
+/** How bad it is. */
+export type LogLevel = 'info' | 'warn' | 'error';
+
 /** One line for people. `message` is one sentence without line breaks. */
 export interface LogLine {
-  readonly level: 'info' | 'warn';
+  /** 'info' for the normal, 'warn' for faults of clients and backends, 'error' for our own. */
+  readonly level: LogLevel;
   /** Who it is about: an address, or `unix #3`. */
   readonly peer: string;
   readonly message: string;
@@ -24,7 +28,8 @@ export type LogKind =
   | 'backend'
   | 'tls'
   | 'limit'
-  | 'socket';
+  | 'socket'
+  | 'internal';
 
 const WINDOW_MS = 1000;
 const LINES_PER_WINDOW = 50;
@@ -86,7 +91,11 @@ export class PeerLog {
     this.#tell('warn', kind, message);
   }
 
-  #tell(level: 'info' | 'warn', kind: LogKind, message: string): void {
+  error(kind: LogKind, message: string): void {
+    this.#tell('error', kind, message);
+  }
+
+  #tell(level: LogLevel, kind: LogKind, message: string): void {
     if (this.#told.has(kind)) return;
     this.#told.add(kind);
     this.#log.write({ level, peer: this.#peer, message });

@@ -43,6 +43,7 @@ interface InFlight {
   readonly request: Readonly<NbdRequest>;
   readonly costBytes: number;
   readonly source: 'reserve' | 'budget';
+  isReleased: boolean;
 }
 
 /** Which piece of the stream comes next, or what stands in its way. */
@@ -248,7 +249,7 @@ export class Transmission implements BudgetHolder {
     if (source === 'budget') this.budgetedBytes += costBytes;
     // The record is reused for the next header, which is decoded before this reply is sent.
     const request = { ...this.#request };
-    this.#admitted = { request, costBytes, source };
+    this.#admitted = { request, costBytes, source, isReleased: false };
     if (request.command === NbdCmd.WRITE) {
       this.#stage = 'payload';
       this.#requests.startPayload(request.lengthBytes);
@@ -285,7 +286,8 @@ export class Transmission implements BudgetHolder {
     this.#stage = 'header';
     this.#inFlightRequests += 1;
     const outcome: Outcome = { kind: 'failed', errno, text, offset: undefined, cause: undefined };
-    this.#reply({ request: { ...this.#request }, costBytes: 0, source: 'reserve' }, outcome);
+    const request = { ...this.#request };
+    this.#reply({ request, costBytes: 0, source: 'reserve', isReleased: false }, outcome);
   }
 
   #reply(inFlight: InFlight, outcome: Outcome): void {
@@ -299,7 +301,12 @@ export class Transmission implements BudgetHolder {
     });
   }
 
-  #release({ costBytes, source }: InFlight): void {
+  #release(inFlight: InFlight): void {
+    // Node calls the callback of a write twice when a corked stream fails and is ended from within
+    // such a callback, which is what happens when a client vanishes behind DISC.
+    if (inFlight.isReleased) return;
+    inFlight.isReleased = true;
+    const { costBytes, source } = inFlight;
     this.#inFlightRequests -= 1;
     this.#inFlightBytes -= costBytes;
     if (source === 'reserve') {

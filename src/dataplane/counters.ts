@@ -3,6 +3,8 @@
  * in passing, and anyone may read them at any time without the lane noticing.
  */
 
+import { NbdCmd } from 'nbd-server-ts/protocol';
+
 /** Positions of the counters. A name ending in `_NOW` goes up and down; the others only grow. */
 export const Counter = {
   READS: 0,
@@ -43,5 +45,31 @@ export class Counters {
 
   get(counter: Counter): number {
     return this.values[counter] as number;
+  }
+}
+
+/** Counts one request of a client, refused or not. */
+export function countRequest(counters: Counters, command: number, lengthBytes: number): void {
+  const { values } = counters;
+  switch (command) {
+    case NbdCmd.READ:
+      values[Counter.READS] += 1;
+      values[Counter.READ_BYTES] += lengthBytes;
+      return;
+    case NbdCmd.WRITE:
+      values[Counter.WRITES] += 1;
+      values[Counter.WRITTEN_BYTES] += lengthBytes;
+      return;
+    case NbdCmd.FLUSH:
+      values[Counter.FLUSHES] += 1;
+      return;
+    case NbdCmd.TRIM:
+      values[Counter.TRIMS] += 1;
+      return;
+    case NbdCmd.WRITE_ZEROES:
+      values[Counter.ZEROES] += 1;
+      return;
+    default:
+      values[Counter.OTHER_COMMANDS] += 1;
   }
 }

@@ -36,6 +36,7 @@ import {
 } from './operation-pages.ts';
 import { OperationTable } from './operation-table.ts';
 import { NO_PAGE, type PagePool } from './page-pool.ts';
+import { type Part, PartRole } from './part.ts';
 import {
   copyPayload,
   issuableBytes,
@@ -54,7 +55,7 @@ import {
   zeroEdges,
 } from './ragged-ends.ts';
 import { RangeLock, type SharedRanges } from './range-lock.ts';
-import { type Part, PartRole, type RingRequests } from './ring-requests.ts';
+import type { RingRequests } from './ring-requests.ts';
 import { SharedFlush } from './shared-flush.ts';
 import { SpillMemory } from './spill-memory.ts';
 import { ZeroWriter } from './zero-writer.ts';

@@ -23,12 +23,13 @@ import {
 } from '../sys/index.ts';
 import { Counter, Counters } from './counters.ts';
 import { Engine } from './engine.ts';
+import { FinalFlush } from './final-flush.ts';
 import { Iovec } from './iovec.ts';
 import type { LaneConfig, LaneLimits } from './lane-config.ts';
 import type { LaneCore } from './lane-core.ts';
 import type { LaneEvent, LaneMessage } from './messages.ts';
 import { type CloseReason, NbdConnection } from './nbd-connection.ts';
-import type { Operation, Requester } from './operation.ts';
+import type { Operation } from './operation.ts';
 import { PagePool } from './page-pool.ts';
 import { ReceiveBuffers } from './receive-buffers.ts';
 import { HEADER_SLOT_BYTES } from './reply-header.ts';
@@ -332,7 +333,11 @@ class Lane implements LaneCore {
     this.#hasDrained = true;
     const operation = this.engine.take();
     if (operation === undefined) return;
-    operation.requester = new FinalFlush(this);
+    operation.requester = new FinalFlush((flushed) => {
+      const { errno } = flushed;
+      this.release(flushed);
+      send({ type: 'drained', errno });
+    });
     this.engine.startFlush(operation);
     this.engine.pump();
     this.#publish();
@@ -383,25 +388,6 @@ class Lane implements LaneCore {
       requestCount: connection.requestCount,
     });
   }
-}
-
-/** Waits for the flush that ends a lane. */
-class FinalFlush implements Requester {
-  readonly #lane: Lane;
-
-  constructor(lane: Lane) {
-    this.#lane = lane;
-  }
-
-  replyReady(operation: Operation): void {
-    const { errno } = operation;
-    this.#lane.release(operation);
-    send({ type: 'drained', errno });
-  }
-
-  payloadWanted(): void {}
-
-  payloadRefused(): void {}
 }
 
 if (parentPort === null) throw new Error('lane-worker is started as a worker thread');

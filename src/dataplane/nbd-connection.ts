@@ -35,12 +35,13 @@ import {
   PAGE_SIZE,
   unmapMemory,
 } from '../sys/index.ts';
-import { Counter } from './counters.ts';
+import { countRequest } from './counters.ts';
 import type { LaneCore } from './lane-core.ts';
-import { type Operation, OperationQueue, Queue, type Requester } from './operation.ts';
+import type { Operation, Requester } from './operation.ts';
 import { missingBytes, roomBytes } from './payload.ts';
 import type { ReceiveBuffer } from './receive-buffers.ts';
 import { encodeReplyHeader, HEADER_SLOT_BYTES, type ReplyForm } from './reply-header.ts';
+import { ReplyQueue } from './reply-queue.ts';
 
 /** After this many full reads of one socket the others get their turn. */
 const READS_PER_TURN = 8;
@@ -81,11 +82,7 @@ export class NbdConnection implements Requester {
   #isInputOver = false;
   #isStalled = false;
   #events: number = EPOLLIN;
-  readonly #sending = new OperationQueue(Queue.SEND);
-  /** Bytes of the first reply that have left already. */
-  #sentBytes = 0;
-  /** Of all replies that are ready and have not left. */
-  #backlogBytes = 0;
+  readonly #replies = new ReplyQueue();
   /** Bytes of payload that had to give way, in a page of private memory. */
   #parkedAddress = 0;
   #parkedBytes = 0;
@@ -285,7 +282,10 @@ export class NbdConnection implements Requester {
   /** Starts the request at the front of the buffer. Returns whether parsing can go on. */
   #takeRequest(): boolean {
     const { engine, limits } = this.#core;
-    if (this.#operationsNow >= limits.operationsPerConnection || this.#backlogBytes > BACKLOG_MAX) {
+    if (
+      this.#operationsNow >= limits.operationsPerConnection ||
+      this.#replies.backlogBytes > BACKLOG_MAX
+    ) {
       this.#isStalled = true;
       return false;
     }
@@ -323,7 +323,7 @@ export class NbdConnection implements Requester {
     operation.cookieLow = request.cookieLow | 0;
     operation.offset = request.offset;
     operation.lengthBytes = request.lengthBytes;
-    this.#count(request);
+    countRequest(this.#core.counters, command, request.lengthBytes);
     const refusal = this.#core.isDraining
       ? NbdErrno.ESHUTDOWN
       : checkRequest(request, this.#info, this.#agreement);
@@ -335,31 +335,6 @@ export class NbdConnection implements Requester {
     operation.isFua = (request.flags & NbdCmdFlag.FUA) !== 0 && this.#info.canFua;
     if (command === NbdCmd.WRITE && request.lengthBytes > 0) this.#current = operation;
     engine.start(operation);
-  }
-
-  #count(request: NbdRequest): void {
-    const { values } = this.#core.counters;
-    switch (request.command) {
-      case NbdCmd.READ:
-        values[Counter.READS] += 1;
-        values[Counter.READ_BYTES] += request.lengthBytes;
-        return;
-      case NbdCmd.WRITE:
-        values[Counter.WRITES] += 1;
-        values[Counter.WRITTEN_BYTES] += request.lengthBytes;
-        return;
-      case NbdCmd.FLUSH:
-        values[Counter.FLUSHES] += 1;
-        return;
-      case NbdCmd.TRIM:
-        values[Counter.TRIMS] += 1;
-        return;
-      case NbdCmd.WRITE_ZEROES:
-        values[Counter.ZEROES] += 1;
-        return;
-      default:
-        values[Counter.OTHER_COMMANDS] += 1;
-    }
   }
 
   // --- what the engine says
@@ -385,8 +360,7 @@ export class NbdConnection implements Requester {
       operation,
       this.#agreement,
     );
-    this.#sending.push(operation);
-    this.#backlogBytes += operation.headerBytes + operation.dataBytes;
+    this.#replies.push(operation);
     this.#markDirty();
   }
 
@@ -418,8 +392,8 @@ export class NbdConnection implements Requester {
     this.#isDirty = false;
     if (this.isClosed) return;
     const { iovec } = this.#core;
-    while (!this.#sending.isEmpty) {
-      this.#gatherReplies();
+    while (!this.#replies.isEmpty) {
+      this.#replies.gather(this.#core);
       const asked = iovec.lengthBytes;
       const count = libc.writev(this.fd, iovec.address, iovec.count);
       if (count < 0) {
@@ -429,72 +403,15 @@ export class NbdConnection implements Requester {
         this.close('connection failed');
         return;
       }
-      this.#replied(count);
+      this.#operationsNow -= this.#replies.sent(count, this.#core);
       if (count < asked) break;
     }
-    const isBlocked = !this.#sending.isEmpty;
+    // A client that stalled at a limit of its own goes on when it has room again.
+    this.wake();
+    const isBlocked = !this.#replies.isEmpty;
     this.#watch(isBlocked ? this.#events | EPOLLOUT : this.#events & ~EPOLLOUT);
     const isOver = this.#isInputOver || this.#core.isDraining;
     if (isOver && this.#operationsNow === 0) this.close(this.#goodbye);
-  }
-
-  #gatherReplies(): void {
-    const { iovec, headers } = this.#core;
-    iovec.clear();
-    let skip = this.#sentBytes;
-    for (let at = this.#sending.head; at !== undefined && !iovec.isFull; at = at.next) {
-      const headerAddress = headers.address + at.index * HEADER_SLOT_BYTES;
-      if (skip < at.headerBytes) {
-        iovec.add(headerAddress + skip, at.headerBytes - skip);
-        skip = 0;
-      } else {
-        skip -= at.headerBytes;
-      }
-      if (at.dataBytes > 0) this.#gatherData(at, skip);
-      skip = 0;
-    }
-  }
-
-  #gatherData(operation: Operation, skipBytes: number): void {
-    const { iovec, pool } = this.#core;
-    if (operation.spillAddress !== 0) {
-      const from = operation.spillAddress + operation.skewBytes + skipBytes;
-      if (!iovec.isFull) iovec.add(from, operation.dataBytes - skipBytes);
-      return;
-    }
-    let left = operation.dataBytes - skipBytes;
-    let at = operation.skewBytes + skipBytes;
-    let page = operation.firstPage;
-    while (at >= PAGE_SIZE) {
-      at -= PAGE_SIZE;
-      page = pool.next(page);
-    }
-    while (left > 0 && !iovec.isFull) {
-      const count = Math.min(left, PAGE_SIZE - at);
-      iovec.add(pool.addressOf(page) + at, count);
-      left -= count;
-      at = 0;
-      page = pool.next(page);
-    }
-  }
-
-  /** `count` more bytes have left: ends the operations whose replies are complete. */
-  #replied(count: number): void {
-    let sent = this.#sentBytes + count;
-    for (;;) {
-      const operation = this.#sending.head;
-      if (operation === undefined) break;
-      const length = operation.headerBytes + operation.dataBytes;
-      if (sent < length) break;
-      sent -= length;
-      this.#backlogBytes -= length;
-      this.#sending.shift();
-      this.#operationsNow -= 1;
-      this.#core.release(operation);
-    }
-    this.#sentBytes = sent;
-    // A client that stalled at its own limit goes on when it has room again.
-    this.wake();
   }
 
   /** The socket takes more: the replies leave at the end of this turn, like all others. */
@@ -508,7 +425,7 @@ export class NbdConnection implements Requester {
    */
   reclaim(): void {
     const { engine } = this.#core;
-    for (let at = this.#sending.head; at !== undefined; at = at.next) {
+    for (let at = this.#replies.head; at !== undefined; at = at.next) {
       if (engine.evacuate(at)) continue;
       this.close('client does not read its replies');
       return;
@@ -546,11 +463,7 @@ export class NbdConnection implements Requester {
   close(reason: CloseReason): void {
     if (this.isClosed) return;
     this.#closeReason = reason;
-    for (;;) {
-      const operation = this.#sending.shift();
-      if (operation === undefined) break;
-      this.#core.release(operation);
-    }
+    this.#replies.drop(this.#core);
     this.#core.abandonAll(this);
     this.#dropParked();
     this.#start = this.#end;

@@ -38,40 +38,10 @@ import { PAGE_SIZE, viewMemory } from '../sys/index.ts';
 import type { DiskShape, LaneRing } from './lane-config.ts';
 import { type Operation, Stage } from './operation.ts';
 import { NO_PAGE, type PagePool } from './page-pool.ts';
+import { Part, PartRole } from './part.ts';
 
 const RING_SECTOR_BYTES = 512;
 const SECTORS_PER_PAGE = PAGE_SIZE / RING_SECTOR_BYTES;
-
-/** What a request on the ring is for. */
-export const PartRole = { DATA: 0, EDGE: 1, ZEROES: 2, FLUSH: 3, DISCARD: 4 } as const;
-export type PartRole = (typeof PartRole)[keyof typeof PartRole];
-
-/** One request on the ring. */
-export class Part {
-  readonly id: number;
-  isInFlight = false;
-  role: PartRole = PartRole.DATA;
-  /** The blkif operation that its response must name. */
-  blkifOp = 0;
-  operation: Operation | undefined = undefined;
-  firstPage: number = NO_PAGE;
-  pageCount = 0;
-  /** Its pages are given back when it is done; otherwise they belong to the operation. */
-  ownsPages = false;
-  indirectPage: number = NO_PAGE;
-  firstByte = 0.5;
-  lengthBytes = 0;
-  /** Of the response. */
-  status = 0;
-  /** Counts requests, for the order of a replay. */
-  order = 0.5;
-
-  constructor(id: number) {
-    this.id = id;
-    this.firstByte = 0;
-    this.order = 0;
-  }
-}
 
 /** The granted pages that requests are made of. */
 export interface RingPools {

@@ -7,8 +7,9 @@ import { retryPauseMs } from './retry-pause.ts';
 import { boundOfWaitMs, type FrontendTimeouts } from './timeouts.ts';
 
 /**
- * When Closed is said again. A back end looks at our state when we write it; if its own state is
- * changed behind its back in between, as a toolstack does for a removal, it waits for us.
+ * When Closed is said again, or said at all to a back end at Closed that does not answer our
+ * Initialising. A back end looks at our state when we write it; if its own state is changed behind
+ * its back in between, as a toolstack does for a removal, it waits for us.
  */
 const NUDGE_MS = 2_000;
 
@@ -102,7 +103,7 @@ export class Deadlines {
   nextMs(state: FrontendState, goal: Goal): number {
     const nowMs = this.#clock.nowMs();
     const all = [this.#stateMs];
-    if (state === 'finishing') {
+    if (state === 'finishing' || state === 'initialising') {
       all.push(this.#retryMs, this.#nudgeMs);
     }
     if (goal === 'serve') {

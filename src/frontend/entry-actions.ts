@@ -63,6 +63,7 @@ async function initialise(life: Life, seen: Observation): Promise<void> {
   // Before anything else that takes time: a back end that is made anew while we say Connected maps
   // the ring that our old keys name.
   await life.node.reset(XenbusState.Initialising);
+  life.deadlines.startNudgePause();
   await life.held.release();
 }
 

@@ -122,6 +122,9 @@ function interpretInitialising(situation: Situation): FrontendEvent | undefined 
   if (isEngaged(backendState)) {
     return 'backendStale';
   }
+  if (backendState === XenbusState.Closed && situation.wasConnected && situation.isNudgeDue) {
+    return 'unanswered';
+  }
   // Initialising: it is being set up. Closed: it did not see our Initialising yet.
   return outOfTime(situation);
 }
@@ -173,8 +176,13 @@ function interpretConnected(situation: Situation): FrontendEvent | undefined {
     }
     return isTimeUp ? 'timedOut' : undefined;
   }
+  if (!observation.isOnline) {
+    // Also under Connected: the toolstack's Closing may have been overwritten by a back end that
+    // was about to connect, and the toolstack waits.
+    return 'unplugging';
+  }
   if (linkedState === XenbusState.Closing) {
-    return observation.isOnline ? 'backendClosing' : 'unplugging';
+    return 'backendClosing';
   }
   if (!situation.isHandedOut) {
     // It had left Connected when its disk was to be read, and is back there.

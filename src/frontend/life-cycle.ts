@@ -51,7 +51,7 @@ export type FrontendEvent =
   | 'backendStale'
   /** The back end went to Closing, and its device stays. */
   | 'backendClosing'
-  /** The back end went to Closing, and its device is to be removed. */
+  /** The back end's device is to be removed. */
   | 'unplugging'
   /** The back end is Closed under our Connected. */
   | 'backendClosed'
@@ -101,6 +101,8 @@ export type FrontendEvent =
   | 'timedOut'
   /** A wait of the recovery is over: try again. */
   | 'retried'
+  /** The back end stays at Closed under our Initialising: it may never have seen our Closed. */
+  | 'unanswered'
   /** Closed is said again, to a back end that looks only when we write. */
   | 'nudged'
   /** The end, with a back end that did not confirm. */
@@ -153,6 +155,7 @@ export const LIFE_CYCLE: Readonly<
     backendReady: { to: 'initialised' },
     backendStale: { to: 'closing' },
     backendClosing: { to: 'finishing' },
+    unanswered: { to: 'finishing' },
     backendGone: { to: 'absent' },
     backendMoved: { to: 'initialising' },
     vbdGone: { to: 'absent' },

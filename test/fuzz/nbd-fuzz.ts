@@ -1,4 +1,5 @@
-// Fuzzes the NBD server: the handshake machine alone (fast), and whole servers with hostile clients.
+// Fuzzes the NBD server: the handshake machine alone (fast), and whole servers with hostile
+// clients.
 //
 //   node build/test/fuzz/nbd-fuzz.js --seconds 60 [--seed N] [--only handshake|server]
 //   node build/test/fuzz/nbd-fuzz.js --seconds 60 --connect /run/some.sock    any listening server

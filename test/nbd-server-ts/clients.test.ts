@@ -197,7 +197,9 @@ assert h.pread(1000, 3, nbd.CMD_FLAG_DF) == b'x' * 1000
 h.zero(1000, 3, nbd.CMD_FLAG_FUA | nbd.CMD_FLAG_NO_HOLE)
 assert h.pread(1000, 3) == b'\\0' * 1000
 found = []
-h.block_status(size, 0, lambda name, offset, extents, err: found.append((name, offset, list(extents))), nbd.CMD_FLAG_REQ_ONE)
+def collect(name, offset, extents, err):
+    found.append((name, offset, list(extents)))
+h.block_status(size, 0, collect, nbd.CMD_FLAG_REQ_ONE)
 assert found == [('base:allocation', 0, [size, 0])], found
 h.flush()
 h.shutdown()

@@ -1,6 +1,6 @@
-// Goal: every rule of the protocol document for servers is kept, and others can be compared. Method:
-// one table, held against this server over a Unix socket and over TCP, and against nbdkit and
-// qemu-nbd where they are installed; what those do differently is told, not judged.
+// Goal: every rule of the protocol document for servers is kept, and others can be compared.
+// Method: one table, held against this server over a Unix socket and over TCP, and against nbdkit
+// and qemu-nbd where they are installed; what those do differently is told, not judged.
 
 import { BufferBackend, NbdServer } from 'nbd-server-ts';
 import t from 'tap';

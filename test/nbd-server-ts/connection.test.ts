@@ -87,7 +87,8 @@ void t.test('garbage', async (t) => {
 });
 
 void t.test('bytes that come behind the ones that ended the handshake', async (t) => {
-  // Found by the fuzzer: they reached the handshake that was over, and that brought the server down.
+  // Found by the fuzzer: they reached the handshake that was over, and that brought the server
+  // down.
   const server = await startServer(t);
   const wrongMagic = `00000003 ${hexFill('11', 16)}`;
   const abort = '00000003 49484156454f5054 00000002 00000000';

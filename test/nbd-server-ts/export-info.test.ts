@@ -1,5 +1,5 @@
-// Goal: an export announces what it can, and only that; names in logs are those of the specification.
-// Method: values typed by hand.
+// Goal: an export announces what it can, and only that; names in logs are those of the
+// specification. Method: values typed by hand.
 
 import {
   type Agreement,

@@ -1,5 +1,5 @@
-// Goal: TLS policy and shutdown hold for every option, and nothing agreed in the clear survives TLS.
-// Method: dialogues of hex; where TLS would begin the test just says that it did.
+// Goal: TLS policy and shutdown hold for every option, and nothing agreed in the clear survives
+// TLS. Method: dialogues of hex; where TLS would begin the test just says that it did.
 
 import { Negotiation } from 'nbd-server-ts/protocol';
 import t from 'tap';

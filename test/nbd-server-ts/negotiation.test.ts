@@ -1,5 +1,5 @@
-// Goal: the handshake answers byte for byte as the specification draws it, however its input is cut.
-// Method: dialogues of hex typed by hand; each is fed whole, byte by byte and cut at random.
+// Goal: the handshake answers byte for byte as the specification draws it, however its input is
+// cut. Method: dialogues of hex typed by hand; each is fed whole, byte by byte and cut at random.
 
 import { Negotiation } from 'nbd-server-ts/protocol';
 import t from 'tap';

@@ -1,6 +1,6 @@
-// One client, from its first byte to its last: handshake, TLS, transmission, end. It owns the stream
-// and the time limits; the handshake is led by Negotiation, requests are served by Transmission. A
-// client that breaks the protocol loses its own connection and nothing else.
+// One client, from its first byte to its last: handshake, TLS, transmission, end. It owns the
+// stream and the time limits; the handshake is led by Negotiation, requests are served by
+// Transmission. A client that breaks the protocol loses its own connection and nothing else.
 
 import type { Duplex } from 'node:stream';
 import type { NegotiationResult } from './handshake-state.ts';
@@ -78,8 +78,8 @@ export class Connection implements TransmissionOwner {
     this.#phase = 'ending';
     this.#cancelHandshakeTimer();
     this.#stream.end();
-    // Closing while unread bytes of the client are in the socket would reset the connection and could
-    // destroy replies on their way, so they are read and ignored until the client closes.
+    // Closing while unread bytes of the client are in the socket would reset the connection and
+    // could destroy replies on their way, so they are read and ignored until the client closes.
     this.#stream.resume();
     this.#cancelLingerTimer ??= this.#services.clock.after(this.#services.limits.lingerMs, () =>
       this.destroy(),
@@ -98,8 +98,8 @@ export class Connection implements TransmissionOwner {
       if (this.#phase === 'transmission') this.#transmission?.receive(chunk);
       else if (this.#phase === 'handshake') this.#negotiate(chunk);
     } catch (error) {
-      // A mistake of this server or of a catalog. Whatever bytes found it, they cost the client that
-      // sent them its connection and nobody else anything.
+      // A mistake of this server or of a catalog. Whatever bytes found it, they cost the client
+      // that sent them its connection and nobody else anything.
       const text = error instanceof Error ? error.message : String(error);
       this.#log.error('internal', `met a mistake of the server and was dropped: ${text}`);
       this.destroy();

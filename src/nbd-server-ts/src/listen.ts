@@ -1,5 +1,5 @@
-// Opens listening sockets: TCP, Unix (with its mode, and a stale one replaced), or a descriptor that
-// somebody else opened, as systemd does.
+// Opens listening sockets: TCP, Unix (with its mode, and a stale one replaced), or a descriptor
+// that somebody else opened, as systemd does.
 
 import { chmodSync } from 'node:fs';
 import { lstat, unlink } from 'node:fs/promises';

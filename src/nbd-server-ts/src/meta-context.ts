@@ -17,8 +17,8 @@ export interface MetaContext {
   /** Whether an export on this backend has the context. */
   isOfferedFor(backend: BlockBackend): boolean;
   /**
-   * The extents from `offset` on: at least one, none empty. They may end before the range does; what
-   * goes past its end is cut. Adjacent extents may have equal flags, the server joins them.
+   * The extents from `offset` on: at least one, none empty. They may end before the range does;
+   * what goes past its end is cut. Adjacent extents may have equal flags, the server joins them.
    */
   extents(
     backend: BlockBackend,

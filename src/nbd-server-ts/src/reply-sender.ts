@@ -1,6 +1,6 @@
 // Sends the outcome of requests in the form the handshake agreed on: simple replies, structured
-// chunks or extended chunks. Section "Transmission phase". Header and data go out by one writev: the
-// stream is corked until the end of the turn, which also joins the replies of several requests.
+// chunks or extended chunks. Section "Transmission phase". Header and data go out by one writev:
+// the stream is corked until the end of the turn, which also joins the replies of several requests.
 //
 // Without chunks a READ is answered by data right behind a good header, so nothing is sent before
 // all data is here. With chunks errors carry a text; other commands that succeed use the shorter
@@ -53,7 +53,7 @@ export class ReplySender {
     this.#headerBytes = agreement.isExtended ? EXTENDED_CHUNK_HEADER_BYTES : CHUNK_HEADER_BYTES;
   }
 
-  /** Sends the reply to `request`; `sent` is called once when the system took it, or the end came. */
+  /** Sends the reply to `request`; `sent` is called when the system took it, or the end came. */
   send(request: Readonly<NbdRequest>, outcome: Outcome, sent: () => void): void {
     this.#cork();
     switch (outcome.kind) {

@@ -1,5 +1,5 @@
-// The exports of a server: names, backends, and the entries the handshake asks for. An entry is made
-// when it is asked for, so a device that grew shows its new size to new clients.
+// The exports of a server: names, backends, and the entries the handshake asks for. An entry is
+// made when it is asked for, so a device that grew shows its new size to new clients.
 
 import assert from 'node:assert/strict';
 import { type BlockBackend, type ExportInfoOptions, exportInfoOf } from './backend.ts';

@@ -1,5 +1,5 @@
-// Log lines about clients: at most one per connection and kind, and a bounded number per second from
-// all connections together, so that no client can fill a disk.
+// Log lines about clients: at most one per connection and kind, and a bounded number per second
+// from all connections together, so that no client can fill a disk.
 
 import type { Clock } from './clock.ts';
 

@@ -174,9 +174,9 @@ export class NbdServer {
   }
 
   /**
-   * Stops: listens no more, answers options with ERR_SHUTDOWN and requests with ESHUTDOWN, waits for
-   * what was accepted, at most `drainMs`, then cuts, and flushes all backends. Backends stay open.
-   * A second call with a shorter time does not wait longer than that.
+   * Stops: listens no more, answers options with ERR_SHUTDOWN and requests with ESHUTDOWN, waits
+   * for what was accepted, at most `drainMs`, then cuts, and flushes all backends. Backends stay
+   * open. A second call with a shorter time does not wait longer than that.
    * @throws whatever a backend's last flush failed with
    */
   close({ drainMs = 5000 }: { readonly drainMs?: number } = {}): Promise<CloseReport> {

@@ -103,8 +103,8 @@ export function upgradeToTls(
     config.clientCertificates ?? (config.ca === undefined ? 'none' : 'required');
   let pskIdentity: string | undefined;
   let isSettled = false;
-  // One node:tls server per connection: it never listens, and gives public events with the checks of
-  // client certificates done, which a bare TLSSocket does not.
+  // One node:tls server per connection: it never listens, and gives public events with the checks
+  // of client certificates done, which a bare TLSSocket does not.
   const server = createServer({
     ...secureContextOptions(config),
     requestCert: clientCertificates !== 'none',

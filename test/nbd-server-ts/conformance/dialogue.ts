@@ -1,5 +1,5 @@
-// The vocabulary of the conformance table: what a row sends and what it demands, and the player that
-// holds a row against a listening server. Nothing here knows who wrote that server.
+// The vocabulary of the conformance table: what a row sends and what it demands, and the player
+// that holds a row against a listening server. Nothing here knows who wrote that server.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hex, toHex } from '../support/hex.ts';

@@ -31,8 +31,8 @@ export class Deadlines {
   readonly #timeouts: FrontendTimeouts;
   /** The bounded wait of the present state. */
   #stateMs = Number.POSITIVE_INFINITY;
-  /** The pause before the next attempt. */
-  #retryMs = Number.POSITIVE_INFINITY;
+  /** The pause before the next attempt; none at first. */
+  #retryMs = Number.NEGATIVE_INFINITY;
   #nudgeMs = Number.POSITIVE_INFINITY;
   /** From the loss of a connection to the next. */
   #recoveryMs = Number.POSITIVE_INFINITY;
@@ -51,8 +51,10 @@ export class Deadlines {
     this.#stateMs = this.#clock.nowMs() + boundOfWaitMs(state, goal, this.#timeouts);
   }
 
-  /** The present wait is pointless. */
+  /** The present wait is pointless: an attempt has failed. The next one comes after a pause. */
   endWait(): void {
+    this.#attempts++;
+    this.startRetryPause();
     this.#stateMs = this.#clock.nowMs();
   }
 
@@ -102,9 +104,9 @@ export class Deadlines {
   /** The next of those that matter. What is due already brought nothing: only a change can help. */
   nextMs(state: FrontendState, goal: Goal): number {
     const nowMs = this.#clock.nowMs();
-    const all = [this.#stateMs];
+    const all = [this.#stateMs, this.#retryMs];
     if (state === 'finishing' || state === 'initialising') {
-      all.push(this.#retryMs, this.#nudgeMs);
+      all.push(this.#nudgeMs);
     }
     if (goal === 'serve') {
       all.push(this.#recoveryMs);

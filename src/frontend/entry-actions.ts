@@ -72,6 +72,8 @@ async function offer(life: Life, seen: Observation): Promise<void> {
   const backend = life.link?.backend;
   if (backend !== undefined) {
     await life.refuseIfHeld();
+    // Done already, unless initialise() failed on its way here.
+    await life.held.release();
     await offerConnection(life, backend, seen.backendState);
   }
 }

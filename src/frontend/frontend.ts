@@ -12,13 +12,12 @@
  */
 
 import assert from 'node:assert/strict';
-import { XenbusState } from '../blkif/index.ts';
 import type { Attachment } from './attachment.ts';
 import { systemClock } from './clock.ts';
 import { Deferred } from './deferred.ts';
 import { DETACH_REASONS } from './detach-reason.ts';
 import { enterState } from './entry-actions.ts';
-import { FrontendError } from './errors.ts';
+import { FrontendError, type FrontendErrorCode } from './errors.ts';
 import { isStoreLost, refusedError, timeoutError, toFrontendError } from './failures.ts';
 import { interpret } from './interpret.ts';
 import { Life } from './life.ts';
@@ -33,6 +32,12 @@ const UNMET: Readonly<Partial<Record<FrontendState, string>>> = {
   initialised: 'did not connect',
   finishing: 'did not close',
 };
+
+/**
+ * Failures that a recovery outlasts: the pages of the last ring come back when the back end lets go
+ * of them, and a XenStore that is too busy, or full, will not stay so.
+ */
+const PASSING: ReadonlySet<FrontendErrorCode> = new Set(['HOST', 'STORE']);
 
 /** What XenStore may take for the requests of a close. */
 const STORE_MARGIN_MS = 2_000;
@@ -234,7 +239,7 @@ export class Frontend {
   async #finish(event: FrontendEvent): Promise<void> {
     const life = this.#life;
     try {
-      const isThere = await life.node.reset(XenbusState.Closed);
+      const isThere = await life.node.leave();
       if (isThere && life.failure !== undefined) {
         await life.node.reportError(life.failure.message);
       }
@@ -265,8 +270,7 @@ export class Frontend {
     const failure = toFrontendError(life.name, error);
     if (life.goal !== 'serve') {
       life.log.warn(failure.message);
-    } else if (life.attachment !== undefined && failure.code === 'HOST') {
-      // Pages of the last ring come back when the back end lets go of them: try again.
+    } else if (life.attachment !== undefined && PASSING.has(failure.code)) {
       life.log.warn(`${failure.message} It is tried again.`);
       life.deadlines.endWait();
     } else {

@@ -3,6 +3,7 @@
  * the back end, which the life cycle knows, and our own threads, which the owner knows.
  */
 
+import assert from 'node:assert/strict';
 import type { EventChannelHandle } from '../host/index.ts';
 import type { DetachReason } from './attachment.ts';
 import type { Connection } from './connection.ts';
@@ -46,6 +47,7 @@ export class HeldConnection {
 
   /** Takes a new connection, made at `madeAt`, which the back end was not told of yet. */
   hold(connection: Connection, madeAt: RestoreMark): void {
+    assert(this.#connection === undefined, 'A connection was made while another was held.');
     this.#connection = connection;
     this.#madeAt = madeAt;
     this.#finishedBecause = undefined;

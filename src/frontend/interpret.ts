@@ -185,8 +185,8 @@ function interpretConnected(situation: Situation): FrontendEvent | undefined {
     return 'backendClosing';
   }
   if (!situation.isHandedOut) {
-    // It had left Connected when its disk was to be read, and is back there.
-    return 'backendConnected';
+    // It had left Connected when its disk was to be read, and is back there; or that failed.
+    return situation.isRetryDue ? 'backendConnected' : undefined;
   }
   return observation.sectors === situation.knownSectors ? undefined : 'resized';
 }
@@ -300,9 +300,12 @@ function isEngaged(backendState: XenbusState): boolean {
   );
 }
 
-function outOfTime({ isTimeUp, wasConnected }: Situation): FrontendEvent | undefined {
+function outOfTime({ isTimeUp, wasConnected, isRetryDue }: Situation): FrontendEvent | undefined {
   if (!isTimeUp) {
     return undefined;
   }
-  return wasConnected ? 'retried' : 'timedOut';
+  if (!wasConnected) {
+    return 'timedOut';
+  }
+  return isRetryDue ? 'retried' : undefined;
 }

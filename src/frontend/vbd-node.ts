@@ -45,6 +45,18 @@ export class VbdNode {
     });
   }
 
+  /** {@link reset} for the end of a life, when nobody tries again: so it is tried twice here. */
+  async leave(): Promise<boolean> {
+    try {
+      return await this.reset(XenbusState.Closed);
+    } catch (error) {
+      if (!(error instanceof XenStoreError) || error.code !== 'EAGAIN') {
+        throw error;
+      }
+      return await this.reset(XenbusState.Closed);
+    }
+  }
+
   /** Removes what connections left and leaves our state as it is. */
   async removeConnectionKeys(): Promise<boolean> {
     return await this.#change((transaction) => this.#removeConnectionKeys(transaction));

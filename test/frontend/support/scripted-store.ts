@@ -39,6 +39,8 @@ export class ScriptedStore {
   /** Takes requests and never answers. */
   isSilent = false;
   requestCount = 0;
+  /** Called before each request is performed, with how many there were. */
+  onRequest: ((count: number) => void) | undefined;
   readonly #clients = new Set<ScriptedClient>();
   readonly #listeners = new Set<ChangeListener>();
 
@@ -153,7 +155,6 @@ class ScriptedClient implements Transport {
     for (let packet = this.#framer.next(); packet !== undefined; packet = this.#framer.next()) {
       const { reqId, txId } = packet;
       const request = parseRequest(packet);
-      this.#store.requestCount++;
       this.#deliver(() => encodeReply(this.#answer(request, txId), reqId, txId));
       if (request.type === XsType.WATCH) {
         this.#deliver(() => encodeWatchEvent({ path: request.path, token: request.token }));
@@ -186,6 +187,8 @@ class ScriptedClient implements Transport {
   }
 
   #answer(request: XsRequest, txId: number): XsReply {
+    this.#store.requestCount++;
+    this.#store.onRequest?.(this.#store.requestCount);
     const planned = this.#store.failures.findIndex(({ type }) => type === request.type);
     if (planned >= 0) {
       const [failure] = this.#store.failures.splice(planned, 1);

@@ -1,7 +1,7 @@
 /**
  * Goal: trouble at any step of a recovery or a close, in the middle of any sequence of requests to
- * XenStore, leads to another recovery, or still to the close, and never to a failure, a hang, a ghost
- * or a ring given back too early.
+ * XenStore, leads to another recovery, or still to the close, and never to a failure, a hang, a
+ * ghost or a ring given back too early.
  * Method: one run is counted in requests; then for each kind of trouble it is replayed with the
  * trouble right before the n-th request, for n at random (for all with FRONTEND_ALL_STEPS=1).
  */

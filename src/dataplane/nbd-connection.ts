@@ -321,6 +321,8 @@ export class NbdConnection implements Requester {
     operation.command = command;
     operation.cookieHigh = request.cookieHigh | 0;
     operation.cookieLow = request.cookieLow | 0;
+    operation.offsetHigh = request.offsetHigh | 0;
+    operation.offsetLow = request.offsetLow | 0;
     operation.offset = request.offset;
     operation.lengthBytes = request.lengthBytes;
     countRequest(this.#core.counters, command, request.lengthBytes);

@@ -70,6 +70,9 @@ export class Operation {
   /** The two halves of the client's cookie, as signed integers: they are copied, never compared. */
   cookieHigh = 0;
   cookieLow = 0;
+  /** The halves of the offset as it came, which an extended reply repeats whatever it is. */
+  offsetHigh = 0;
+  offsetLow = 0;
   offset: number = A_DOUBLE;
   lengthBytes: number = A_DOUBLE;
   /** NBD error number of the reply; the first failed part decides. */

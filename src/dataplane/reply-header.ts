@@ -32,7 +32,6 @@ import type { Operation } from './operation.ts';
 /** Bytes of the header area that belong to each operation. */
 export const HEADER_SLOT_BYTES = 128;
 
-const TWO_TO_32 = 0x1_0000_0000;
 const TEXT_BYTES_MAX = HEADER_SLOT_BYTES - EXTENDED_CHUNK_HEADER_BYTES - ERROR_PREFIX_BYTES;
 
 /** What a chunk tells people about an error; the number is for programs. */
@@ -144,7 +143,7 @@ function encodeHeader(
   type: number,
   payloadBytes: number,
 ): number {
-  const { cookieHigh, cookieLow, offset } = operation;
+  const { cookieHigh, cookieLow, offsetHigh, offsetLow } = operation;
   if (!agreement.isExtended) {
     encodeChunkHeader(view, at, NbdReplyFlag.DONE, type, cookieHigh, cookieLow, payloadBytes);
     return CHUNK_HEADER_BYTES;
@@ -156,8 +155,8 @@ function encodeHeader(
     type,
     cookieHigh,
     cookieLow,
-    Math.floor(offset / TWO_TO_32),
-    offset % TWO_TO_32,
+    offsetHigh,
+    offsetLow,
     payloadBytes,
   );
   return EXTENDED_CHUNK_HEADER_BYTES;

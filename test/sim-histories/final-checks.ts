@@ -49,11 +49,11 @@ function hasTwice(pool: PagePool): boolean {
 export async function checkClosed(
   environment: Environment,
   end: FrontendEnd | undefined,
-  wasEnded: boolean,
+  isUnplugged: boolean,
 ): Promise<string | undefined> {
   const { guest, grants, store, frontendPath, backendPath, xenstored } = environment;
   if (end?.isBackendFinished !== true) return 'the back end did not finish';
-  if (!wasEnded && end.reason !== 'closed') return `it ended as ${end.reason}`;
+  if (!isUnplugged && end.reason !== 'closed') return `it ended as ${end.reason}`;
   if (guest.heldPages !== 0) return `${guest.heldPages} pages are still granted`;
   if (guest.channelCount.held !== 0) return `${guest.channelCount.held} ports are still open`;
   const { grantedPages, deferredPages, mappings } = grants.use();
@@ -67,7 +67,7 @@ export async function checkClosed(
   const backend = await store.tryRead(`${backendPath}/state`);
   if (frontend === undefined) return undefined;
   // It was attached anew after we had left for good.
-  if (wasEnded && `${frontend}/${backend}` === '1/2') return undefined;
+  if (isUnplugged && `${frontend}/${backend}` === '1/2') return undefined;
   const left = (await store.directory(frontendPath)).filter((name) => CONNECTION_KEY.test(name));
   if (left.length > 0) return `keys were left behind: ${left.join(', ')}`;
   const states = `${frontend}/${backend ?? 'gone'}`;

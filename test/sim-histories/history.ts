@@ -130,10 +130,9 @@ export class History implements ClientWorld {
     if (process === undefined) throw new Error('there is no process');
     const beganAt = model.beginFlush();
     for (const client of this.#clients) if (!client.isOver) client.sayGoodbye();
-    const isEnded = this.isEnded;
     const errnos = await this.#until(process.drain(), 'the drain');
     const isFlushed = errnos.every((errno) => errno === 0);
-    if (!isFlushed && !this.#mayFlushFail(isEnded)) {
+    if (!isFlushed && !this.#mayFlushFail()) {
       this.report(`the last flushes ended with ${errnos.join(' and ')}`);
     }
     if (isFlushed) model.endFlush(beganAt);
@@ -141,13 +140,16 @@ export class History implements ClientWorld {
     const end = await this.#until(process.close(), 'the vbd to close');
     this.#recoveries += process.recoveries;
     await this.#until(this.scheduler.sleep(1_000), 'a second');
-    this.#check(await this.#until(checkClosed(environment, end, isEnded), 'a look at XenStore'));
+    const isUnplugged = end?.reason === 'unplugged' && !this.plan.isReturnAwaited;
+    this.#check(
+      await this.#until(checkClosed(environment, end, isUnplugged), 'a look at XenStore'),
+    );
     if (!this.hasLied) this.#check(checkDisk(environment, model, this.scheduler.random));
     await this.#until(environment.close(), 'the back ends to end');
   }
 
-  #mayFlushFail(isEnded: boolean): boolean {
-    return isEnded || this.mayFail || this.hasLied;
+  #mayFlushFail(): boolean {
+    return this.isEnded || this.mayFail || this.hasLied;
   }
 
   async #makeTroubles(): Promise<void> {

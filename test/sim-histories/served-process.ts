@@ -66,6 +66,8 @@ export class ServedProcess {
   isDead = false;
   end: FrontendEnd | undefined;
   recoveries = 0;
+  /** The lanes have a ring that was not lost. */
+  isServing = false;
 
   constructor(options: ProcessOptions) {
     this.#options = options;
@@ -178,6 +180,7 @@ export class ServedProcess {
       prepare(lane);
       this.lanes.push(lane);
     }
+    this.isServing = true;
     this.#describe(attachment);
   }
 
@@ -202,6 +205,7 @@ export class ServedProcess {
 
   #detached(reason: DetachReason): Promise<void> {
     this.#options.environment.scheduler.trace('process', `connection lost: ${reason}`);
+    this.isServing = false;
     return this.#inOrder(() =>
       this.#forEachLane((lane, done) => lane.order({ type: 'suspend', done })),
     );
@@ -237,6 +241,7 @@ export class ServedProcess {
       });
     });
     this.recoveries += 1;
+    this.isServing = true;
     this.#describe(attachment);
   }
 

@@ -32,6 +32,8 @@ function loseCache(history: History): void {
 
 async function rebind(history: History, mode: StopMode, isReattaching: boolean): Promise<void> {
   const { environment } = history;
+  // A driver that takes up the old ring again may do so while we are giving it back.
+  if (isReattaching) environment.isDeferringAllowed = true;
   const { driver } = environment.backend;
   const { node } = environment;
   await driver.unbind(node, mode);
@@ -50,8 +52,13 @@ async function attach(history: History): Promise<void> {
   await created(history);
 }
 
+/**
+ * The back end's directory goes and is made anew. Between the two we may still say Connected, and
+ * the new device then maps the old ring, until we have closed it.
+ */
 async function backendGone(history: History): Promise<void> {
   const { environment } = history;
+  environment.isDeferringAllowed = true;
   const { toolstack, backend, vbd } = environment;
   await toolstack.removeBackend(vbd);
   await backend.driver.scan();
@@ -86,14 +93,9 @@ export const TROUBLES: Readonly<Record<TroubleName, Trouble>> = {
   /** The driver dies, what it had taken is still executed, and then the cache is lost. */
   async 'crash-late'(history) {
     const { environment } = history;
-    const { backend, node, toolstack, vbd } = environment;
-    await backend.driver.unbind(node, StopMode.CRASH);
+    await environment.backend.driver.unbind(environment.node, StopMode.CRASH);
     loseCache(history);
-    await toolstack.removeBackend(vbd);
-    await backend.driver.scan();
-    await pause(history);
-    await toolstack.restoreBackend(vbd);
-    await created(history);
+    await backendGone(history);
   },
 
   async 'detach-attach'(history) {
@@ -120,15 +122,13 @@ export const TROUBLES: Readonly<Record<TroubleName, Trouble>> = {
   },
 
   /** The directory goes first, and the driver notices later. */
-  async 'backend-gone-late'(history) {
-    history.environment.isDeferringAllowed = true;
-    await backendGone(history);
-  },
+  'backend-gone-late': backendGone,
 
   /** The disk is served by another domain from now on. The old one may go on for a while. */
   async 'move-backend'(history) {
     const { environment, scheduler } = history;
     const { toolstack, vbd: old, backend: oldBackend, node } = environment;
+    environment.isDeferringAllowed = true;
     const next = { ...old, backendDomid: environment.otherBackendDomid };
     const removeOld = async (): Promise<void> => {
       await oldBackend.driver.unbind(node, StopMode.CRASH);
@@ -197,7 +197,8 @@ export const TROUBLES: Readonly<Record<TroubleName, Trouble>> = {
   /** Sizes that cannot be; the old one is to be kept. */
   async 'absurd-size'(history) {
     const { environment, scheduler } = history;
-    if (history.process?.frontend?.state !== 'connected') return;
+    const { process } = history;
+    if (process?.isServing !== true || process.frontend?.state !== 'connected') return;
     const size = scheduler.random.pick(['0', '-1', 'many', '99999999999999999999', '']);
     await environment.writeBackendKey('sectors', size);
     await environment.writeBackendKey('state', '4');

@@ -101,6 +101,128 @@ void t.test('each packet is written whole, and read back through the waiter', as
   transport.send(packet);
 });
 
+/** A packet whose type and id are told apart in what a FIFO holds. */
+function message(type: number, reqId: number, lengthBytes: number): Uint8Array {
+  const payload = new Uint8Array(lengthBytes).fill(reqId);
+  return encodePacket({ type, reqId, txId: 0, payload });
+}
+
+void t.test('a message waits for the answer to the one before it', async (t) => {
+  // Linux keeps only a pointer to a message's body until it is sent: the next write would fill the
+  // same buffer. Found on real Xen as ENOENT for nodes that exist.
+  const { fd } = openFifo();
+  const waiter = new ManualWaiter();
+  const transport = new DeviceTransport({ fd, waiter });
+  const recorder = new Recorder();
+  transport.start(recorder);
+  const [first, second, third] = [1, 2, 3].map((id) => Buffer.from(message(XsType.READ, id, id)));
+  for (const packet of [first, second, third]) transport.send(packet ?? new Uint8Array(0));
+  const written = Buffer.alloc(1000);
+  const lengthBytes = readSync(fd, written);
+  t.strictSame(written.subarray(0, lengthBytes), first, 'only the first was written');
+  // The FIFO gives back what is written to it: each further message is an answer, too.
+  const answer = Buffer.from(message(XsType.READ, 1, 9));
+  writeSync(fd, answer);
+  waiter.fire();
+  t.strictSame(recorder.chunks, [answer, second, third]);
+  transport.close();
+});
+
+void t.test('a watch event is no answer', (t) => {
+  const { fd } = openFifo();
+  const waiter = new ManualWaiter();
+  const transport = new DeviceTransport({ fd, waiter });
+  const recorder = new Recorder();
+  transport.start(recorder);
+  transport.send(message(XsType.WATCH_EVENT, 1, 4));
+  const next = message(XsType.READ, 2, 5);
+  transport.send(next);
+  waiter.fire();
+  t.equal(recorder.chunks.length, 1);
+  waiter.fire();
+  t.equal(recorder.chunks.length, 1, 'the second message still waits');
+  writeSync(fd, message(XsType.READ, 1, 3));
+  waiter.fire();
+  waiter.fire();
+  t.strictSame(recorder.chunks.at(-1), Buffer.from(next), 'it goes after the answer');
+  transport.close();
+  t.end();
+});
+
+void t.test('answers that come in pieces or together', (t) => {
+  const { fd } = openFifo();
+  const waiter = new ManualWaiter();
+  const transport = new DeviceTransport({ fd, waiter });
+  const recorder = new Recorder();
+  transport.start(recorder);
+  const event = message(XsType.WATCH_EVENT, 0, 6);
+  const answer = message(XsType.READ, 1, 7);
+  const stream = Buffer.concat([event, answer, event]);
+  for (const byte of stream) {
+    writeSync(fd, new Uint8Array([byte]));
+    waiter.fire();
+  }
+  t.strictSame(
+    recorder.chunks,
+    [event, answer, event].map((each) => Buffer.from(each)),
+  );
+  recorder.chunks.length = 0;
+  writeSync(fd, stream);
+  waiter.fire();
+  t.strictSame(
+    recorder.chunks,
+    [event, answer, event].map((each) => Buffer.from(each)),
+  );
+  transport.close();
+  t.end();
+});
+
+void t.test('a message that was queued and then refused is answered with an error', (t) => {
+  const { fd } = openFifo();
+  const waiter = new ManualWaiter();
+  const transport = new DeviceTransport({ fd, waiter });
+  const recorder = new Recorder();
+  transport.start(recorder);
+  transport.send(message(XsType.READ, 1, 4));
+  transport.send(message(XsType.READ, 0x0706_0504, 5));
+  // From now on the descriptor is /dev/full: each write fails with ENOSPC, a name of XenStore's,
+  // and what is read are zeros, which make empty packets of the type CONTROL: answers.
+  closeSync(fd);
+  const others: number[] = [];
+  for (;;) {
+    const next = openSync('/dev/full', constants.O_RDWR | constants.O_NONBLOCK);
+    if (next === fd) break;
+    others.push(next);
+  }
+  for (const other of others) closeSync(other);
+  waiter.fire();
+  const errors = recorder.chunks.filter((chunk) => chunk.readUInt32LE(0) === XsType.ERROR);
+  t.equal(errors.length, 1);
+  t.equal(
+    errors[0]?.toString('hex'),
+    `10000000 04050607 00000000 07000000 ${Buffer.from('ENOSPC\0').toString('hex')}`.replaceAll(
+      ' ',
+      '',
+    ),
+  );
+  transport.close();
+  t.end();
+});
+
+void t.test('a header that breaks the protocol ends the connection', async (t) => {
+  const { fd } = openFifo();
+  const waiter = new ManualWaiter();
+  const transport = new DeviceTransport({ fd, waiter });
+  const recorder = new Recorder();
+  transport.start(recorder);
+  const breach = new Uint8Array(16);
+  new DataView(breach.buffer).setUint32(12, 5000, true);
+  writeSync(fd, breach);
+  waiter.fire();
+  await settle();
+  t.match(recorder.ends, [{ code: 'PROTOCOL', message: /5000/ }]);
+});
+
 void t.test('the limit of the device is 4080 bytes of payload', (t) => {
   const { fd } = openFifo();
   const transport = new DeviceTransport({ fd, waiter: new ManualWaiter() });

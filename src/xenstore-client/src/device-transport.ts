@@ -4,6 +4,11 @@
  * What is special about it:
  * - Its buffer of 4096 bytes holds the header too, so that 4080 are left for the payload.
  * - Each message is one write(); a second message in the same write is silently lost.
+ * - The next message is not written before the last one was answered. Linux queues the header of a
+ *   message, but of its body only a pointer into the buffer of the open file, which the next
+ *   write() fills anew (xenbus_dev_request_and_reply). Messages in flight together are mixed up:
+ *   reads say ENOENT for nodes that exist, or bring the value of another, and writes would go to
+ *   the wrong place. Seen on Linux 6.1, in 1 to 10 % of such requests.
  * - A write() that fails refuses that one message and forgets it; the connection goes on. This is
  *   how WATCH is refused: the kernel registers the watch itself, within the write.
  * - A write() of WATCH or UNWATCH returns when xenstored has answered the kernel, other writes at
@@ -12,10 +17,19 @@
  * - Reads must never block; see readable-waiter.ts.
  */
 import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
-import { isXsErrorName, XENSTORE_HEADER_SIZE, XENSTORE_PAYLOAD_MAX } from './constants.ts';
-import { XenStoreConnectError, XenStoreError } from './errors.ts';
+import {
+  isXsErrorName,
+  XENSTORE_HEADER_SIZE,
+  XENSTORE_PAYLOAD_MAX,
+  type XsErrorName,
+  XsType,
+} from './constants.ts';
+import { XenStoreConnectError, XenStoreError, XenStoreProtocolError } from './errors.ts';
 import { meaningOf } from './failure.ts';
+import { PacketFramer } from './framer.ts';
+import { decodePacket, encodePacket } from './packet.ts';
 import { PollingWaiter, type ReadableWaiter } from './readable-waiter.ts';
+import { encodeReply } from './reply.ts';
 import type { Transport, TransportHandlers } from './transport.ts';
 
 /** Where the device is, in the order of trying. The second is xenfs, for old kernels. */
@@ -43,6 +57,10 @@ export class DeviceTransport implements Transport {
   readonly #waiter: ReadableWaiter;
   readonly #closeFd: (fd: number) => void;
   readonly #buffer = new Uint8Array(READ_BUFFER_BYTES);
+  readonly #framer = new PacketFramer();
+  /** Messages that wait for the answer to the one before them. */
+  readonly #queue: Uint8Array[] = [];
+  #isAnswerDue = false;
   #handlers: TransportHandlers | undefined;
   #isClosed = false;
 
@@ -67,16 +85,25 @@ export class DeviceTransport implements Transport {
           'xenbus device takes in one message.',
       );
     }
-    try {
-      this.#writeWhole(packet);
-    } catch (error) {
-      this.#writeFailed(error as NodeJS.ErrnoException);
-    }
-    this.#waiter.expectSoon?.();
+    if (this.#isAnswerDue || this.#queue.length > 0) this.#queue.push(packet);
+    else this.#write(packet);
   }
 
   close(): void {
     this.#end(undefined);
+  }
+
+  /** @throws XenStoreError if the kernel refused this message and the connection goes on. */
+  #write(packet: Uint8Array): void {
+    try {
+      this.#writeWhole(packet);
+      this.#isAnswerDue = true;
+      this.#waiter.expectSoon?.();
+    } catch (error) {
+      const { code = '' } = error as NodeJS.ErrnoException;
+      if (isXsErrorName(code)) throw refusedByKernel(code, error);
+      this.#end(error as Error);
+    }
   }
 
   /** One message is one write; only if the kernel took a part of it does the rest follow. */
@@ -87,15 +114,33 @@ export class DeviceTransport implements Transport {
     }
   }
 
-  /** An error name of XenStore refuses the message; any other ends the connection. */
-  #writeFailed(error: NodeJS.ErrnoException): void {
-    const code = error.code ?? '';
-    if (isXsErrorName(code)) {
-      throw new XenStoreError(code, `the kernel answered ${code}: ${meaningOf(code)}.`, {
-        cause: error,
-      });
+  /** Hands whole packets on; after an answer the next message may go. */
+  #receive(chunk: Uint8Array): void {
+    this.#framer.push(chunk);
+    // A receiver may close the connection: then the rest must not reach it.
+    while (!this.#isClosed) {
+      const packet = this.#framer.next();
+      if (packet === undefined) break;
+      if (packet.type !== XsType.WATCH_EVENT) this.#isAnswerDue = false;
+      this.#handlers?.onData(encodePacket(packet));
     }
-    this.#end(error);
+    this.#writeQueued();
+  }
+
+  #writeQueued(): void {
+    while (!this.#isClosed && !this.#isAnswerDue) {
+      const packet = this.#queue.shift();
+      if (packet === undefined) return;
+      try {
+        this.#write(packet);
+      } catch (error) {
+        if (!(error instanceof XenStoreError) || !isXsErrorName(error.code)) throw error;
+        // send() has long returned: who sent it hears of the refusal as of one by xenstored.
+        const { reqId, txId } = decodePacket(packet);
+        const refusal = encodeReply({ type: XsType.ERROR, name: error.code }, reqId, txId);
+        this.#handlers?.onData(refusal);
+      }
+    }
   }
 
   /** An arrow function, because the waiter keeps it: one for the life of the transport. */
@@ -115,7 +160,14 @@ export class DeviceTransport implements Transport {
         this.#end(new Error('the xenbus device was at its end'));
         return;
       }
-      this.#handlers?.onData(this.#buffer.subarray(0, lengthBytes));
+      try {
+        this.#receive(this.#buffer.subarray(0, lengthBytes));
+      } catch (error) {
+        if (!(error instanceof XenStoreProtocolError)) throw error;
+        // Where the next message begins is not known any more.
+        this.#end(error);
+        return;
+      }
     }
     if (!this.#isClosed) this.#waiter.wait(this.#fd, this.#onReadable);
   };
@@ -128,6 +180,10 @@ export class DeviceTransport implements Transport {
     // Later, so that the receiver is never called from within send() or close().
     queueMicrotask(() => this.#handlers?.onClose(error));
   }
+}
+
+function refusedByKernel(code: XsErrorName, cause: unknown): XenStoreError {
+  return new XenStoreError(code, `the kernel answered ${code}: ${meaningOf(code)}.`, { cause });
 }
 
 export interface OpenDeviceOptions {

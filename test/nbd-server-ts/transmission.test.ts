@@ -134,6 +134,67 @@ void t.test('block status', async (t) => {
   t.match(await without.chunks(), [{ errno: 22 }], 'without a context');
 });
 
+void t.test('extents at the limit of an answer', async (t) => {
+  const limit = 8192;
+  let count = 0;
+  const backend = Object.assign(new BufferBackend(new Uint8Array(limit + 2)), {
+    allocation: () =>
+      Array.from({ length: count }, (_, index) => ({ lengthBytes: 1, flags: index % 2 })),
+  });
+  const server = await startServer(t, { exports: [{ name: '', backend }] });
+  const client = await transmitting(server, { structured: true, contexts: true });
+  for (const offered of [limit - 1, limit, limit + 1]) {
+    count = offered;
+    client.request({ command: BLOCK_STATUS, length: limit + 2 });
+    const [chunk] = await client.chunks();
+    t.equal(((chunk?.payload.length ?? 0) - 4) / 8, Math.min(offered, limit), `${offered} extents`);
+  }
+});
+
+void t.test('holes are sent as holes, unless DF forbids it', async (t) => {
+  const size = 65536;
+  const disk = new Uint8Array(size).fill(0x11);
+  disk.fill(0, 8192, 16384);
+  disk.fill(0, 20000, 20100);
+  const zero = (lengthBytes: number): object => ({ lengthBytes, flags: 2 });
+  const data = (lengthBytes: number): object => ({ lengthBytes, flags: 0 });
+  let known = [data(8192), zero(8192), data(3616), zero(100), data(45436)];
+  const backend = Object.assign(new BufferBackend(disk), { allocation: () => known as never });
+  const server = await startServer(t, { exports: [{ name: '', backend }] });
+  for (const extended of [false, true]) {
+    const client = await transmitting(server, extended ? { extended } : { structured: true });
+    const read = (flags: number): void => {
+      if (extended) client.extendedRequest({ command: READ, flags, length: size });
+      else client.request({ command: READ, flags, length: size });
+    };
+    read(0);
+    const chunks = await client.chunks();
+    t.same(
+      chunks.map((chunk) => [chunk.flags, chunk.type, Number(chunk.payload.readBigUInt64BE(0))]),
+      [
+        [0, 1, 0],
+        [0, 2, 8192],
+        [1, 1, 16384],
+      ],
+      'a small hole is data',
+    );
+    t.equal(toHex(chunks[1]?.payload.subarray(8) ?? hex('')), '00002000');
+    const last = chunks[2]?.payload.subarray(8) ?? Buffer.alloc(0);
+    t.ok(last.equals(disk.subarray(16384)));
+    read(DF);
+    const [whole, ...more] = await client.chunks();
+    t.equal(more.length, 0, 'DF gives one chunk');
+    t.ok(whole?.payload.subarray(8).equals(disk));
+  }
+  known = [zero(4096)];
+  const client = await transmitting(server, { structured: true });
+  client.request({ command: READ, length: size });
+  t.equal((await client.chunks()).length, 1, 'what the backend does not know all of is read whole');
+  const plain = await transmitting(server);
+  plain.request({ command: READ, length: size });
+  t.ok((await plain.simpleReply(size)).data.equals(disk));
+});
+
 void t.test('replies come in the order in which the backend finishes', async (t) => {
   const backend = new HeldBackend();
   const client = await transmitting(await startServer(t, { exports: [{ name: '', backend }] }));

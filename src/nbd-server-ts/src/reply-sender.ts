@@ -32,11 +32,14 @@ import {
   encodeExtent,
   encodeExtentExt,
   encodeOffsetDataPrefix,
+  encodeOffsetHolePayload,
   encodeSimpleReply,
   OFFSET_DATA_PREFIX_BYTES,
+  OFFSET_HOLE_PAYLOAD_BYTES,
 } from './reply.ts';
 import type { NbdRequest } from './request.ts';
 import type { ContextExtents, Outcome } from './request-execution.ts';
+import type { ReadPiece } from './sparse-read.ts';
 
 const { DONE } = NbdReplyFlag;
 
@@ -62,6 +65,9 @@ export class ReplySender {
         break;
       case 'data':
         this.#sendData(request, outcome.data, sent);
+        break;
+      case 'pieces':
+        this.#sendPieces(request, outcome.pieces, sent);
         break;
       case 'extents':
         this.#sendExtents(request, outcome.contexts, sent);
@@ -108,13 +114,40 @@ export class ReplySender {
       return;
     }
     // One chunk, whole: that is right with and without DF.
+    this.#writeDataChunk(request, DONE, request.offset, data, sent);
+  }
+
+  #writeDataChunk(
+    request: Readonly<NbdRequest>,
+    flags: number,
+    offset: number,
+    data: Uint8Array,
+    sent?: () => void,
+  ): void {
     const prefixBytes = OFFSET_DATA_PREFIX_BYTES;
     const payloadBytes = prefixBytes + data.length;
     const type = NbdReplyType.OFFSET_DATA;
-    const { bytes, view, at } = this.#chunk(request, DONE, type, payloadBytes, prefixBytes);
-    encodeOffsetDataPrefix(view, at, request.offset);
+    const { bytes, view, at } = this.#chunk(request, flags, type, payloadBytes, prefixBytes);
+    encodeOffsetDataPrefix(view, at, offset);
     this.#stream.write(bytes);
     this.#stream.write(data, sent);
+  }
+
+  /** Data and holes; the last chunk carries DONE, since all of it was read without an error. */
+  #sendPieces(request: Readonly<NbdRequest>, pieces: readonly ReadPiece[], sent: () => void): void {
+    pieces.forEach(({ offset, lengthBytes, data }, index) => {
+      const isLast = index === pieces.length - 1;
+      const flags = isLast ? DONE : 0;
+      if (data !== undefined) {
+        this.#writeDataChunk(request, flags, offset, data, isLast ? sent : undefined);
+        return;
+      }
+      const payloadBytes = OFFSET_HOLE_PAYLOAD_BYTES;
+      const type = NbdReplyType.OFFSET_HOLE;
+      const { bytes, view, at } = this.#chunk(request, flags, type, payloadBytes, payloadBytes);
+      encodeOffsetHolePayload(view, at, offset, lengthBytes);
+      this.#stream.write(bytes, isLast ? sent : undefined);
+    });
   }
 
   #sendError(

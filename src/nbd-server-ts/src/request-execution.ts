@@ -8,14 +8,20 @@ import { NbdCmd, NbdCmdFlag, NbdErrno, nbdCmdName } from './constants.ts';
 import { NbdError, nbdErrnoOf } from './errors.ts';
 import type { Extent, MetaContext } from './meta-context.ts';
 import { shapeExtents } from './meta-context.ts';
-import { MAX_EXTENTS_PER_CHUNK } from './reply.ts';
 import type { NbdRequest } from './request.ts';
 import type { SharedFlush } from './shared-flush.ts';
+import { type ReadPiece, readPieces } from './sparse-read.ts';
 
 /** Bytes of zeroes in one write. */
 const ZERO_WRITE_BYTES = 1024 * 1024;
 /** Bytes a backend is asked to zero or trim in one call: a call may be synchronous. */
 const RANGE_SLICE_BYTES = 64 * 1024 * 1024;
+
+/**
+ * Extents in one answer, below the 2^20 that the specification allows: an answer is memory that no
+ * limit counts, and a client asks again for the rest.
+ */
+const MAX_EXTENTS = 8192;
 
 const zeroes = new Uint8Array(ZERO_WRITE_BYTES);
 
@@ -29,6 +35,7 @@ export interface ContextExtents {
 export type Outcome =
   | { readonly kind: 'done' }
   | { readonly kind: 'data'; readonly data: Uint8Array }
+  | { readonly kind: 'pieces'; readonly pieces: readonly ReadPiece[] }
   | { readonly kind: 'extents'; readonly contexts: readonly ContextExtents[] }
   | {
       readonly kind: 'failed';
@@ -44,6 +51,8 @@ export type Outcome =
 export interface ExecutionTarget {
   readonly backend: BlockBackend;
   readonly flush: SharedFlush;
+  /** A READ may be answered in several chunks, some of them holes. */
+  readonly canFragment: boolean;
   /** The contexts the client chose, with the ids it knows them by. */
   readonly contexts: readonly { readonly id: number; readonly context: MetaContext }[];
 }
@@ -89,13 +98,7 @@ async function dispatch(
     await target.flush.request();
     return done;
   }
-  if (command === NbdCmd.READ) {
-    // Zeroed memory: a backend that fills less than it should must not show a client what the
-    // memory held before.
-    const data = new Uint8Array(lengthBytes);
-    if (lengthBytes > 0) await backend.read(data, offset);
-    return { kind: 'data', data };
-  }
+  if (command === NbdCmd.READ) return readRange(target, request);
   if (lengthBytes === 0) return done;
   switch (command) {
     case NbdCmd.WRITE:
@@ -115,6 +118,21 @@ async function dispatch(
     default:
       throw new NbdError('EINVAL', `${nbdCmdName(command)} cannot be carried out.`);
   }
+}
+
+async function readRange(
+  { backend, canFragment }: ExecutionTarget,
+  { offset, lengthBytes, flags }: Readonly<NbdRequest>,
+): Promise<Outcome> {
+  if (canFragment && (flags & NbdCmdFlag.DF) === 0) {
+    const pieces = await readPieces(backend, offset, lengthBytes);
+    if (pieces !== undefined) return { kind: 'pieces', pieces };
+  }
+  // Zeroed memory, here and in readPieces: a backend that fills less than it should must not show a
+  // client what the memory held before.
+  const data = new Uint8Array(lengthBytes);
+  if (lengthBytes > 0) await backend.read(data, offset);
+  return { kind: 'data', data };
 }
 
 async function zeroRange(backend: BlockBackend, request: Readonly<NbdRequest>): Promise<void> {
@@ -147,7 +165,7 @@ async function queryContexts(
   request: Readonly<NbdRequest>,
 ): Promise<readonly ContextExtents[]> {
   const { offset, lengthBytes, flags } = request;
-  const maxExtents = (flags & NbdCmdFlag.REQ_ONE) === 0 ? MAX_EXTENTS_PER_CHUNK : 1;
+  const maxExtents = (flags & NbdCmdFlag.REQ_ONE) === 0 ? MAX_EXTENTS : 1;
   const reports: ContextExtents[] = [];
   for (const { id, context } of target.contexts) {
     const known = await context.extents(target.backend, offset, lengthBytes);

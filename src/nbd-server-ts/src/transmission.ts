@@ -94,6 +94,7 @@ export class Transmission implements BudgetHolder {
     this.#target = {
       backend,
       flush,
+      canFragment: result.agreement.isStructured,
       contexts: result.metaContexts.flatMap(({ id, name }) => {
         const context = contexts.find((candidate) => candidate.name === name);
         return context === undefined ? [] : [{ id, context }];

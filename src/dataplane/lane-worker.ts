@@ -39,6 +39,8 @@ const EVENTS_PER_WAIT = 256;
 const RECEIVE_BUFFER_BYTES = 256 * 1024;
 /** How long a ragged write waits before it looks whether another lane is done. */
 const LOOK_AGAIN_MS = 1;
+/** How long requests may wait for pages that are held for clients which do nothing. */
+const RECLAIM_AFTER_MS = 10;
 
 // Epoll tokens; connections count up from the last.
 const TOKEN_CONTROL = 0;
@@ -121,7 +123,9 @@ class Lane implements LaneCore {
   }
 
   #turn(): void {
-    const count = this.#epoll.wait(this.#timeoutMs());
+    const timeoutMs = this.#timeoutMs();
+    const count = this.#epoll.wait(timeoutMs);
+    if (count === 0 && timeoutMs === RECLAIM_AFTER_MS) this.#reclaim();
     this.counters.add(Counter.TURNS, 1);
     this.#takeRingEvent(count);
     this.#collect();
@@ -137,7 +141,14 @@ class Lane implements LaneCore {
 
   #timeoutMs(): number {
     if (!this.#mayBlock()) return 0;
-    return this.engine.mustLookAgain ? LOOK_AGAIN_MS : -1;
+    if (this.engine.mustLookAgain) return LOOK_AGAIN_MS;
+    return this.#isStuck() ? RECLAIM_AFTER_MS : -1;
+  }
+
+  /** Whether requests wait for pages that nothing on the ring will give back. */
+  #isStuck(): boolean {
+    const isOpen = !this.#isBroken && !this.#isSuspended && !this.#isHeld;
+    return isOpen && this.engine.isStarved && this.#ring.inFlight === 0;
   }
 
   /** Whether nothing is left to do before the next event. */
@@ -145,7 +156,6 @@ class Lane implements LaneCore {
     if (this.#awake.length > 0 || this.#dirty.length > 0) return false;
     if (this.#isBroken) return true;
     if (this.#ring.inFlight > 0 && this.#ring.finalCheck()) return false;
-    if (this.engine.isStarved && this.#ring.inFlight === 0 && this.#reclaim()) return false;
     // Only now may the backend wake us again. An event that came while the channel was masked was
     // for a response that finalCheck has just looked for, or it is pending and wakes us at once.
     if (this.#isMasked) {
@@ -155,15 +165,12 @@ class Lane implements LaneCore {
     return true;
   }
 
-  /** Takes pages back from clients that stand still. Returns whether that helped anybody. */
-  #reclaim(): boolean {
-    if (this.#isSuspended || this.#isHeld) return false;
-    const before = this.pool.freeCount;
+  /**
+   * Pages are held for clients that stand still: takes them back. Not at once, since a client that
+   * is about to read its reply gives them back sooner than they can be copied.
+   */
+  #reclaim(): void {
     for (const connection of this.#connections) connection?.reclaim();
-    if (this.pool.freeCount <= before) return false;
-    this.engine.pump();
-    this.#publish();
-    return true;
   }
 
   #takeRingEvent(count: number): void {

@@ -180,8 +180,10 @@ export class NbdConnection implements Requester {
     this.#start = 0;
     this.#end = 0;
     if (isLast) {
+      // One header more, so that a stream of large writes needs one call for each of them; what
+      // follows that header goes to its place directly again.
       const buffer = this.#makeRoom();
-      iovec.add(buffer.address, buffer.bytes.length);
+      iovec.add(buffer.address, this.#headerBytes);
     }
     const asked = iovec.lengthBytes;
     const count = libc.readv(this.fd, iovec.address, iovec.count);

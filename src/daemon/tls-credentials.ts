@@ -91,6 +91,10 @@ function readServerOptions(options: TlsOptions): tls.TlsOptions {
     ...(caFile !== undefined && { ca: read('--tls-ca', caFile) }),
   };
   checkCredentials(options, credentials);
+  if (caFile !== undefined && !credentials.ca?.includes('-----BEGIN CERTIFICATE-----')) {
+    // OpenSSL takes such a file for an empty list, and then nobody could come.
+    throw new DaemonError(`--tls-ca ${caFile}: there is no certificate in this file`);
+  }
   return {
     ...common,
     ...credentials,

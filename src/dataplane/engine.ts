@@ -99,6 +99,9 @@ export class Engine {
   readonly #slotQueue = new OperationQueue(Queue.SLOTS);
   readonly #readPagesMax: number;
   readonly #windowPages: number;
+  /** Reads that need memory of their own, of which there is too little now. */
+  readonly #spillQueue = new OperationQueue(Queue.SPILL);
+  #isSpillFreed = false;
   #isBroken = false;
 
   constructor(config: EngineConfig, parts: EngineParts) {
@@ -144,6 +147,7 @@ export class Engine {
     giveBackPages(this.#pool, operation);
     if (operation.spillAddress !== 0) {
       this.#spill.free(operation.spillAddress, operation.spillBytes);
+      this.#isSpillFreed = true;
     }
     this.#table.give(operation);
   }
@@ -164,7 +168,7 @@ export class Engine {
       case NbdCmd.READ:
         setGrid(operation, sectorBytes);
         operation.stage = Stage.READ;
-        if (hasRange) this.#wantPages(operation);
+        if (hasRange) this.#startRead(operation);
         else this.#finish(operation);
         return;
       case NbdCmd.WRITE:
@@ -223,6 +227,11 @@ export class Engine {
     } else if (roomBytes(operation) === 0 && missingBytes(operation) > 0) {
       this.#wantPages(operation);
     }
+  }
+
+  /** Whether a large read waits for memory that others hold. */
+  get isShortOfSpill(): boolean {
+    return !this.#spillQueue.isEmpty;
   }
 
   /** Whether somebody waits for pages. */
@@ -310,6 +319,7 @@ export class Engine {
   pump(): void {
     this.#ring.replay();
     if (this.#rangeLock.waitsForOtherLanes) this.#wakeRangeWaiters();
+    this.#pumpSpill();
     this.#flushes.pump();
     this.#zeroes.pump(this.#disk.sectorBytes);
     while (this.#slotQueue.head !== undefined) {
@@ -358,6 +368,9 @@ export class Engine {
       case Queue.SLOTS:
         this.#slotQueue.remove(operation);
         return;
+      case Queue.SPILL:
+        this.#spillQueue.remove(operation);
+        return;
       case Queue.RANGE:
         this.#rangeLock.release(operation);
         return;
@@ -372,6 +385,32 @@ export class Engine {
   }
 
   // --- stages
+
+  /**
+   * A read that the pool can hold takes pages. A larger one first needs memory to be gathered in;
+   * it waits for that in a queue of its own, so that it holds up nobody who only needs pages.
+   */
+  #startRead(operation: Operation): void {
+    const isLarge = operation.gridBytes > this.#readPagesMax * PAGE_SIZE;
+    if (!isLarge) this.#wantPages(operation);
+    else if (this.#spillQueue.isEmpty && this.#takeSpill(operation)) this.#wantPages(operation);
+    else this.#spillQueue.push(operation);
+  }
+
+  #takeSpill(operation: Operation): boolean {
+    operation.spillAddress = this.#spill.allocate(operation.gridBytes);
+    if (operation.spillAddress === 0) return false;
+    operation.spillBytes = operation.gridBytes;
+    return true;
+  }
+
+  #pumpSpill(): void {
+    if (!this.#isSpillFreed) return;
+    this.#isSpillFreed = false;
+    while (this.#spillQueue.head !== undefined && this.#takeSpill(this.#spillQueue.head)) {
+      this.#wantPages(this.#spillQueue.shift() as Operation);
+    }
+  }
 
   #rangeHeld(operation: Operation): void {
     if (operation.command === NbdCmd.TRIM) {
@@ -441,16 +480,11 @@ export class Engine {
 
   #allocateRead(operation: Operation): boolean {
     const pages = Math.ceil((operation.gridBytes - operation.allocatedBytes) / PAGE_SIZE);
-    if (pages <= this.#readPagesMax && operation.spillAddress === 0) {
+    if (operation.spillAddress === 0) {
       if (this.#pool.freeCount < pages) return false;
       appendPages(this.#pool, operation, pages);
       operation.allocatedBytes = operation.gridBytes;
       return true;
-    }
-    if (operation.spillAddress === 0) {
-      operation.spillAddress = this.#spill.allocate(operation.gridBytes);
-      if (operation.spillAddress === 0) return false;
-      operation.spillBytes = operation.gridBytes;
     }
     // One piece at a time; its pages come back when it has been copied out.
     const count = Math.min(pages, this.#ring.maxSegments);

@@ -41,6 +41,8 @@ const RECEIVE_BUFFER_BYTES = 256 * 1024;
 const LOOK_AGAIN_MS = 1;
 /** How long requests may wait for pages that are held for clients which do nothing. */
 const RECLAIM_AFTER_MS = 10;
+/** How often clients are looked at while a large read waits for memory that they hold. */
+const CHECK_PROGRESS_MS = 1000;
 
 // Epoll tokens; connections count up from the last.
 const TOKEN_CONTROL = 0;
@@ -126,6 +128,7 @@ class Lane implements LaneCore {
     const timeoutMs = this.#timeoutMs();
     const count = this.#epoll.wait(timeoutMs);
     if (count === 0 && timeoutMs === RECLAIM_AFTER_MS) this.#reclaim();
+    if (this.engine.isShortOfSpill) this.#checkProgress();
     this.counters.add(Counter.TURNS, 1);
     this.#takeRingEvent(count);
     this.#collect();
@@ -142,7 +145,8 @@ class Lane implements LaneCore {
   #timeoutMs(): number {
     if (!this.#mayBlock()) return 0;
     if (this.engine.mustLookAgain) return LOOK_AGAIN_MS;
-    return this.#isStuck() ? RECLAIM_AFTER_MS : -1;
+    if (this.#isStuck()) return RECLAIM_AFTER_MS;
+    return this.engine.isShortOfSpill ? CHECK_PROGRESS_MS : -1;
   }
 
   /** Whether requests wait for pages that nothing on the ring will give back. */
@@ -171,6 +175,11 @@ class Lane implements LaneCore {
    */
   #reclaim(): void {
     for (const connection of this.#connections) connection?.reclaim();
+  }
+
+  #checkProgress(): void {
+    const nowMs = performance.now();
+    for (const connection of this.#connections) connection?.checkProgress(nowMs);
   }
 
   #takeRingEvent(count: number): void {

@@ -49,6 +49,8 @@ const READS_PER_TURN = 8;
 const DIRECT_BYTES_MIN = 16 * 1024;
 /** A client that has left more than this of its replies unread is given no further ones. */
 const BACKLOG_MAX = 4 * 1024 * 1024;
+/** How long a client may leave its replies unread while others need the memory. */
+const UNREAD_MS_MAX = 30_000;
 
 /** Why a connection ended, for the log. */
 export type CloseReason =
@@ -83,6 +85,9 @@ export class NbdConnection implements Requester {
   #isStalled = false;
   #events: number = EPOLLIN;
   readonly #replies = new ReplyQueue();
+  /** What was unsent, and since when it has not changed, as far as somebody looked. */
+  #seenUnsentBytes = -1;
+  #seenAtMs = 0;
   /** Bytes of payload that had to give way, in a page of private memory. */
   #parkedAddress = 0;
   #parkedBytes = 0;
@@ -439,6 +444,20 @@ export class NbdConnection implements Requester {
     this.#parkedBytes = engine.park(this.#current, address);
     if (this.#parkedBytes > 0) this.#parkedAddress = address;
     else unmapMemory(address, PAGE_SIZE);
+  }
+
+  /**
+   * A large read of somebody waits for memory: ends a client that has taken nothing of its replies
+   * for too long, and so may be who holds it.
+   */
+  checkProgress(nowMs: number): void {
+    const { unsentBytes } = this.#replies;
+    if (this.#replies.isEmpty || unsentBytes !== this.#seenUnsentBytes) {
+      this.#seenUnsentBytes = unsentBytes;
+      this.#seenAtMs = nowMs;
+    } else if (nowMs - this.#seenAtMs > UNREAD_MS_MAX) {
+      this.close('client does not read its replies');
+    }
   }
 
   // --- the end

@@ -48,6 +48,7 @@ export const Queue = {
   ZEROES: 4,
   FLUSH: 5,
   SEND: 6,
+  SPILL: 7,
 } as const;
 export type Queue = (typeof Queue)[keyof typeof Queue];
 

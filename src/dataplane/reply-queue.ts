@@ -25,6 +25,11 @@ export class ReplyQueue {
     return this.#queue.head;
   }
 
+  /** What of all replies has not left yet. */
+  get unsentBytes(): number {
+    return this.backlogBytes - this.#sentBytes;
+  }
+
   /** Adds a reply whose header is encoded. */
   push(operation: Operation): void {
     this.#queue.push(operation);

@@ -11,7 +11,7 @@ import { libc, unmapMemory } from '../sys/index.ts';
 
 const PROT_READ_WRITE = 3;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
-const BLOCK_BYTES_MIN = 1024 * 1024;
+const BLOCK_BYTES_MIN = 64 * 1024;
 /** What may stay mapped while nobody uses it. */
 const KEPT_BYTES_MAX = 16 * 1024 * 1024;
 

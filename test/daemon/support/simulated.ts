@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { Daemon } from '../../support/daemon.ts';
+import { eventually } from '../../support/eventually.ts';
 import { NbdClient } from '../../support/nbd-client.ts';
 
 /** What the tests of a daemon have at hand. */
@@ -46,4 +47,16 @@ export function logged(log: string, event: string): Record<string, unknown>[] {
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line) as Record<string, unknown>)
     .filter((line) => line['event'] === event);
+}
+
+/** The same, once there are `count` of them. */
+export function loggedSoon(
+  daemon: Daemon,
+  event: string,
+  count = 1,
+): Promise<Record<string, unknown>[]> {
+  return eventually(`${count} lines of the log about ${event}`, 5000, () => {
+    const lines = logged(daemon.log, event);
+    return lines.length >= count ? lines : undefined;
+  });
 }

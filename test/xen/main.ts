@@ -5,7 +5,7 @@
  *   --console       show the guest's console as it comes (it is always kept in .lab/console.log)
  *   --no-self-test  skip the proof that a crashing guest is taken as a failure
  *   --shell FILE    instead of the scenarios, run a shell script in dom0 and show what it prints
- *   --timeout S     seconds for the whole run in dom0, default 900
+ *   --timeout S     seconds for the whole run in dom0, default 1800
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -23,7 +23,7 @@ const { values: options } = parseArgs({
     console: { type: 'boolean', default: false },
     'no-self-test': { type: 'boolean', default: false },
     shell: { type: 'string' },
-    timeout: { type: 'string', default: '900' },
+    timeout: { type: 'string', default: '1800' },
   },
 });
 

@@ -7,7 +7,7 @@ import { formatReportEvent, type ReportEvent } from '../report.ts';
 import type { Lab, Scenario } from './scenario.ts';
 import { scenarios } from './scenarios/index.ts';
 
-const DEFAULT_TIMEOUT_MS = 300_000;
+const DEFAULT_TIMEOUT_MS = 600_000;
 
 const serialLine = openSync('/dev/ttyS1', 'w');
 

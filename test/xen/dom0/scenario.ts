@@ -4,7 +4,7 @@
 export interface Scenario {
   /** A sentence that reads well after "ok". */
   readonly name: string;
-  /** Default 300 s: the machine is emulated. */
+  /** Default 600 s: the machine is emulated. */
   readonly timeoutMs?: number;
   run(lab: Lab): Promise<void>;
 }

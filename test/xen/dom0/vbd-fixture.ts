@@ -53,7 +53,7 @@ export async function createVbd(lab: Lab, options: VbdOptions): Promise<Vbd> {
   };
   await plugVbd(vbd, options.isReadOnly === true ? 'r' : 'w');
   lab.cleanUp(async () => {
-    await unplugVbd(vbd);
+    await removeVbd(vbd);
     await run('losetup', '-d', loopDevice);
     await rm(file);
   });
@@ -63,10 +63,17 @@ export async function createVbd(lab: Lab, options: VbdOptions): Promise<Vbd> {
   return vbd;
 }
 
-/** Writes what libxl would write for a new disk. */
-export async function plugVbd(vbd: Vbd, mode: 'r' | 'w'): Promise<void> {
+/**
+ * Writes what libxl would write for a new disk. Backends are made anew in odd ways, too: then the
+ * frontend's directory is left as it is.
+ */
+export async function plugVbd(
+  vbd: Vbd,
+  mode: 'r' | 'w',
+  directories: 'both' | 'backend-only' = 'both',
+): Promise<void> {
   const { frontendPath: front, backendPath: back } = vbd;
-  await storeWrite({
+  const backendKeys = {
     [`${back}/frontend`]: front,
     [`${back}/frontend-id`]: '0',
     [`${back}/online`]: '1',
@@ -76,34 +83,50 @@ export async function plugVbd(vbd: Vbd, mode: 'r' | 'w'): Promise<void> {
     [`${back}/dev`]: vbd.name,
     [`${back}/device-type`]: 'disk',
     [`${back}/state`]: '1',
+  };
+  const frontendKeys = {
     [`${front}/backend`]: back,
     [`${front}/backend-id`]: '0',
     [`${front}/virtual-device`]: String(vbd.id),
     [`${front}/device-type`]: 'disk',
     [`${front}/state`]: '1',
-  });
+  };
+  await storeWrite({ ...backendKeys, ...(directories === 'both' ? frontendKeys : {}) });
   // What the hotplug script does: it names the block device, in hex.
   const minor = Number(vbd.loopDevice.slice('/dev/loop'.length));
   await storeWrite({ [`${back}/physical-device`]: `7:${minor.toString(16)}` });
-  // Connected at once where the kernel's own frontend is loaded.
+  // Connected at once where a frontend is waiting for it.
   await waitForBackendState(vbd, '2', '4');
 }
 
-/** Takes the vbd away as a toolstack does; a frontend that still runs must let go. */
+/**
+ * Takes the vbd away as a toolstack does, which gives a live frontend 10 s to let go. One that died
+ * at Connected is helped by hand.
+ */
 export async function unplugVbd(vbd: Vbd): Promise<void> {
   const { frontendPath: front, backendPath: back } = vbd;
   if (await storeExists(back)) {
-    const state = await storeReadIfAny(`${back}/state`);
     await storeWrite({ [`${back}/online`]: '0' });
-    if (state !== '6') await storeWrite({ [`${back}/state`]: '5', [`${front}/state`]: '6' });
-    await waitForBackendState(vbd, '6');
+    if ((await storeReadIfAny(`${back}/state`)) !== '6') {
+      await storeWrite({ [`${back}/state`]: '5' });
+      await waitForBackendState(vbd, '6').catch(async () => {
+        await storeWrite({ [`${front}/state`]: '6' });
+        await waitForBackendState(vbd, '6');
+      });
+    }
     await storeRemove(back);
   }
   if (await storeExists(front)) await storeRemove(front);
 }
 
+/** What unplugVbd does for a vbd whose frontend is known to be dead or closed. */
+export async function removeVbd(vbd: Vbd): Promise<void> {
+  if (await storeExists(vbd.frontendPath)) await storeWrite({ [`${vbd.frontendPath}/state`]: '6' });
+  await unplugVbd(vbd);
+}
+
 export function waitForBackendState(vbd: Vbd, ...wanted: string[]): Promise<string> {
-  return eventually(`${vbd.backendPath}/state becomes ${wanted.join()}`, 20_000, async () => {
+  return eventually(`${vbd.backendPath}/state becomes ${wanted.join()}`, 60_000, async () => {
     const seen = await storeReadIfAny(`${vbd.backendPath}/state`);
     return seen !== undefined && wanted.includes(seen) ? seen : undefined;
   });

@@ -8,6 +8,8 @@ import { realHost } from './real-host.ts';
 import { servedBasics } from './served-basics.ts';
 import { takeOver } from './take-over.ts';
 
+import { backendTroubles } from './troubles.ts';
+
 export const scenarios: readonly Scenario[] = [
   fixtureWorks,
   ...realHost,
@@ -15,5 +17,6 @@ export const scenarios: readonly Scenario[] = [
   fileSystem,
   ...servedBasics,
   killed,
+  backendTroubles,
   logIsClean,
 ];

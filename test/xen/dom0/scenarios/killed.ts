@@ -11,6 +11,7 @@ import { Errno } from '../../../support/nbd-wire.ts';
 import { SeededRandom } from '../../../support/random.ts';
 import type { Lab, Scenario } from '../scenario.ts';
 import { serveVbd } from '../served-vbd.ts';
+import { ExpectedDisk, stampedBlock } from '../stamped-disk.ts';
 import { createVbd, states, type Vbd } from '../vbd-fixture.ts';
 
 const BLOCK_BYTES = 4096;
@@ -24,61 +25,16 @@ export const killed: Scenario = {
   run: killAndRestart,
 };
 
-/** What each block may hold: the last acknowledged stamp, or one that was in flight at the kill. */
-class ExpectedDisk {
-  readonly #acknowledged = new Uint32Array(BLOCK_COUNT);
-  readonly #inFlight = new Map<number, number[]>();
-
-  sent(block: number, stamp: number): void {
-    const stamps = this.#inFlight.get(block) ?? [];
-    stamps.push(stamp);
-    this.#inFlight.set(block, stamps);
-  }
-
-  acknowledged(block: number, stamp: number): void {
-    this.#acknowledged[block] = stamp;
-    this.#inFlight.delete(block);
-  }
-
-  isBusy(block: number): boolean {
-    return this.#inFlight.has(block);
-  }
-
-  /** Checks the disk; from then on it holds what it holds. */
-  settle(disk: Buffer): void {
-    for (let block = 0; block < BLOCK_COUNT; block++) {
-      const stamp = stampIn(disk, block);
-      const possible = [this.#acknowledged[block] ?? 0, ...(this.#inFlight.get(block) ?? [])];
-      ok(possible.includes(stamp), `block ${block} holds ${stamp}, not one of ${possible.join()}`);
-      this.#acknowledged[block] = stamp;
-    }
-    this.#inFlight.clear();
-  }
-}
-
-/** A block full of one number; anything else in it is a torn write and gives -1. */
-function stampIn(disk: Buffer, block: number): number {
-  const content = disk.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
-  const stamp = content.readUInt32LE(0);
-  return content.equals(stampedBlock(stamp)) ? stamp : -1;
-}
-
-function stampedBlock(stamp: number): Buffer {
-  const word = Buffer.alloc(4);
-  word.writeUInt32LE(stamp);
-  return Buffer.alloc(BLOCK_BYTES, word);
-}
-
 async function killAndRestart(lab: Lab): Promise<void> {
   const vbd = await createVbd(lab, { sizeBytes: BLOCK_BYTES * BLOCK_COUNT });
-  const disk = new ExpectedDisk();
+  const disk = new ExpectedDisk(BLOCK_BYTES, BLOCK_COUNT);
   const random = new SeededRandom(99);
   for (let round = 0; round < ROUNDS; round++) await oneRound(lab, vbd, disk, random, round);
 
   const served = await serveVbd(lab, vbd);
   const { client } = await NbdClient.open(served.address);
   const all = await client.readOk(0, BLOCK_BYTES * BLOCK_COUNT);
-  disk.settle(all);
+  disk.settle(all, 'after five kills');
   ok(all.equals(readFileSync(vbd.file)), 'the disk and the backing file agree');
   await client.disconnect();
   await served.stop();
@@ -104,7 +60,7 @@ async function oneRound(
       if (disk.isBusy(block)) continue;
       const mine = stamp++;
       disk.sent(block, mine);
-      const reply = await client.write(block * BLOCK_BYTES, stampedBlock(mine));
+      const reply = await client.write(block * BLOCK_BYTES, stampedBlock(mine, BLOCK_BYTES));
       strictEqual(reply.error, Errno.OK);
       disk.acknowledged(block, mine);
       acknowledged++;

@@ -294,7 +294,7 @@ export class Engine {
 
   // --- the ring
 
-  /** A new connection to the backend may come with other abilities; the size is not ours to know. */
+  /** A new connection to the backend may come with other abilities. */
   diskChanged(disk: DiskShape): void {
     this.#disk = disk;
     this.#flushes.reset();

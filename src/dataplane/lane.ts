@@ -1,4 +1,4 @@
-/** The main thread's side of a lane: starts the worker, talks to it, and knows when it has ended. */
+/** The main thread's side of a lane: starts the worker, talks to it, knows when it has ended. */
 
 import { Worker } from 'node:worker_threads';
 import type { ExportInfo } from 'nbd-server-ts/protocol';

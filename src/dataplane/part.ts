@@ -1,4 +1,4 @@
-/** One request on the ring, as its sender remembers it. Reused; the number kinds of its fields stay. */
+/** One request on the ring, as its sender remembers it. Reused: its fields keep their kinds. */
 
 import type { Operation } from './operation.ts';
 import { NO_PAGE } from './page-pool.ts';

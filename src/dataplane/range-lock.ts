@@ -127,7 +127,7 @@ export class RangeLock {
     return !this.#waiting.isEmpty;
   }
 
-  /** Whether one of ours may be waiting for another lane, which does not tell us when it is done. */
+  /** Whether one of ours may be waiting for another lane, which does not tell when it is done. */
   get waitsForOtherLanes(): boolean {
     return this.#isShared && !this.#waiting.isEmpty;
   }

@@ -316,7 +316,8 @@ export class RingRequests {
       return undefined;
     }
     if (response.operation !== part.blkifOp) {
-      this.#fault ??= `it answered operation ${response.operation} to a request for ${part.blkifOp}`;
+      const answered = response.operation;
+      this.#fault ??= `it answered operation ${answered} to a request for ${part.blkifOp}`;
       return undefined;
     }
     if (!isBlkifStatus(response.status)) {

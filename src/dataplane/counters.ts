@@ -29,6 +29,7 @@ export type Counter = (typeof Counter)[keyof typeof Counter];
 
 const COUNTER_COUNT = 32;
 
+/** The counters of one lane, in shared memory. */
 export class Counters {
   readonly shared: SharedArrayBuffer;
   /** For the lane's busiest places, which add in place: `values[Counter.READS] += 1`. */

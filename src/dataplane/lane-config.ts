@@ -26,6 +26,7 @@ export interface GrantedMemory {
   readonly grefs: Uint32Array;
 }
 
+/** A ring, and how to make requests on it. */
 export interface LaneRing {
   /** Address of the ring's pages, whose header is initialised and on which nothing was sent. */
   readonly address: number;
@@ -38,6 +39,7 @@ export interface LaneRing {
   readonly maxSegments: number;
 }
 
+/** What a lane allows its clients. */
 export interface LaneLimits {
   /** NBD requests of one connection in progress at once; the lane's own limit is in `ranges`. */
   readonly operationsPerConnection: number;
@@ -45,6 +47,7 @@ export interface LaneLimits {
   readonly spillBytes: number;
 }
 
+/** All that a lane is told when it starts. */
 export interface LaneConfig {
   /** Number of the lane: it names the thread `lane-N`. */
   readonly index: number;

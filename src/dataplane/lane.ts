@@ -25,12 +25,14 @@ export interface AdoptedClient {
   readonly bytes: Uint8Array;
 }
 
+/** Who hears what a lane tells. */
 export interface LaneHandlers {
   onEvent(event: LaneEvent): void;
   /** The thread ended although nobody asked it to. */
   onFailure(error: Error): void;
 }
 
+/** A lane, as the main thread knows it. */
 export class Lane {
   readonly counters: Counters;
   readonly #worker: Worker;

@@ -48,6 +48,7 @@ export type LaneMessage =
   /** Leave the loop now. Answered by the end of the thread. */
   | { readonly type: 'stop' };
 
+/** What a lane tells the main thread. */
 export type LaneEvent =
   | { readonly type: 'ready' }
   | { readonly type: 'quiet' }

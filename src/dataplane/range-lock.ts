@@ -32,6 +32,7 @@ export interface SharedRanges {
   readonly operationCount: number;
 }
 
+/** A new table, for the lanes of one disk. */
 export function createSharedRanges(laneCount: number, operationCount: number): SharedRanges {
   const entries = laneCount * operationCount;
   // Per entry: two words for state and ticket, two doubles for the range.

@@ -1,3 +1,5 @@
+/** Descriptors that outlive their owners, and the end of the process. */
+
 import { SysError } from './errno.ts';
 import { errno, libc } from './libc.ts';
 

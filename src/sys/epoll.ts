@@ -1,12 +1,20 @@
+/** epoll(7) for a thread that waits for its descriptors by itself, outside of Node's event loop. */
+
 import { SysError } from './errno.ts';
 import { errno, libc } from './libc.ts';
 import { allocateMemory } from './memory.ts';
 
+/** There is something to read. */
 export const EPOLLIN = 0x001;
+/** There is room to write. */
 export const EPOLLOUT = 0x004;
+/** The descriptor has an error; always reported. */
 export const EPOLLERR = 0x008;
+/** The peer is gone altogether; always reported. */
 export const EPOLLHUP = 0x010;
+/** The peer sends nothing more. */
 export const EPOLLRDHUP = 0x2000;
+/** Wakes one of several threads that wait for the descriptor. */
 export const EPOLLEXCLUSIVE = 0x1000_0000;
 
 const EPOLL_CLOEXEC = 0x80000;

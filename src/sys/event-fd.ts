@@ -1,3 +1,5 @@
+/** eventfd(2): a counter that threads of this process wake each other with. */
+
 import { SysError } from './errno.ts';
 import { errno, libc } from './libc.ts';
 import { allocateMemory } from './memory.ts';
@@ -27,6 +29,7 @@ export function drainEventFd(fd: number): boolean {
   return libc.read(fd, scratch.address + 8, 8) === 8;
 }
 
+/** Closes a descriptor. */
 export function closeFd(fd: number): void {
   libc.close(fd);
 }

@@ -6,7 +6,8 @@
  * none uses a koffi struct, because filling one costs more than the system call.
  *
  * All functions return what the system call returns: -1 on failure, with the reason in
- * {@link errno}. They do not throw; the other modules of src/sys wrap those that callers should not have to check.
+ * {@link errno}. They do not throw; the other modules of src/sys wrap those that callers should not
+ * have to check.
  */
 
 import koffi from 'koffi';
@@ -77,6 +78,7 @@ function declare<Call>(name: string, result: string, args: string[]): Call {
   return library.func(name, result, args) as unknown as Call;
 }
 
+/** The calls of this process's C library. */
 export const libc: Libc = {
   open: declare('open', 'int', ['str', 'int', 'int']),
   close: declare('close', 'int', ['int']),

@@ -1,6 +1,9 @@
+/** Memory at fixed addresses, mapped with mmap(2). */
+
 import { SysError } from './errno.ts';
 import { errno, libc, viewMemory } from './libc.ts';
 
+/** Bytes of a page, which is also what Xen grants. */
 export const PAGE_SIZE = 4096;
 
 const PROT_READ = 1;

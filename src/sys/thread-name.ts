@@ -1,3 +1,5 @@
+/** Names for threads, for whoever looks at the process from outside. */
+
 import { libc } from './libc.ts';
 import { allocateMemory } from './memory.ts';
 

@@ -20,6 +20,7 @@ export interface XenPaths {
   readonly proc: string;
 }
 
+/** Where Linux keeps the files of Xen. */
 export const linuxPaths: XenPaths = { devXen: '/dev/xen', sys: '/sys', proc: '/proc' };
 
 /** The device files by name, with the module that makes each. */

@@ -33,6 +33,7 @@ export interface DiskPaths extends XenPaths {
   readonly dev: string;
 }
 
+/** Where Linux keeps what is known of its disks. */
 export const linuxDiskPaths: DiskPaths = { ...linuxPaths, dev: '/dev' };
 
 /** A block device of the kernel's: a disk or one of its partitions. */

@@ -16,7 +16,8 @@ void t.test('the bytes of a small archive', (t) => {
   archive.addFile('/a', 'hello', 0o644);
   const text = Buffer.from(archive.finish()).toString('latin1');
   const zero = '00000000';
-  // magic ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
+  // magic ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize
+  // check
   const fileHeader = `070701${'00000001'}${'000081a4'}${zero}${zero}${'00000001'}${zero}${'00000005'}`;
   const endHeader = `070701${zero}${zero}${zero}${zero}${'00000001'}${zero}${zero}`;
   const noDevices = zero.repeat(4);

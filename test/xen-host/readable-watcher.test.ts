@@ -129,11 +129,13 @@ void t.test('an error in the call is an uncaught error', async (t) => {
 
 void t.test('a watch keeps the process alive, a stopped one does not', async (t) => {
   const stopped = runProgram(
-    "const watch = watchReadable(fd, () => {}); setTimeout(() => watch.stop(), 100); process.on('exit', () => console.log('end'));",
+    'const watch = watchReadable(fd, () => {}); setTimeout(() => watch.stop(), 100);' +
+      "process.on('exit', () => console.log('end'));",
   );
   t.same(stopped, { code: 0, isTimedOut: false, stdout: 'end\n' });
   const told = runProgram(
-    "const watch = watchReadable(fd, () => { console.log('told'); watch.stop(); }); setTimeout(() => writeSync(fd, '1'), 100).unref();",
+    "const watch = watchReadable(fd, () => { console.log('told'); watch.stop(); });" +
+      "setTimeout(() => writeSync(fd, '1'), 100).unref();",
   );
   t.same(told, { code: 0, isTimedOut: false, stdout: 'told\n' });
 });

@@ -1,4 +1,5 @@
-// Goal: what a peer may get wrong in a body is refused with the right error, and the limits of paths,
+// Goal: what a peer may get wrong in a body is refused with the right error, and the limits of
+// paths,
 // permissions and numbers hold at n - 1, n and n + 1. Method: tables.
 import t from 'tap';
 import {

@@ -3,7 +3,8 @@
  *
  *   node build/test/xenstore-client/real-xenstored.js [SOCKET or DEVICE]
  *
- * In dom0 or a guest it needs nothing. Elsewhere a real xenstored runs too, with hypervisor-shim.c in
+ * In dom0 or a guest it needs nothing. Elsewhere a real xenstored runs too, with hypervisor-shim.c
+ * in
  * place of the hypervisor. Exit code 0 if all is well, 1 at the first difference.
  */
 import { connectXenStore } from 'xenstore-client';

@@ -1,4 +1,5 @@
-// Goal: the client and the simulated xenstored agree on everything that real servers were seen to do.
+// Goal: the client and the simulated xenstored agree on everything that real servers were seen to
+// do.
 // Method: the conformance checks, over connections of the simulated guest.
 import t from 'tap';
 import { XenStoreClient } from 'xenstore-client';

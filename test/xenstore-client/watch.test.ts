@@ -1,4 +1,5 @@
-// Goal: watch events reach the watch they belong to, whatever is in their ids; iterables end when the
+// Goal: watch events reach the watch they belong to, whatever is in their ids; iterables end when
+// the
 // watch does, never hang and never grow without bound; waitFor misses nothing. Method: a
 // scripted server and timers that the test turns.
 import t from 'tap';

@@ -25,16 +25,19 @@ export interface Timers {
   clearTimeout(handle: unknown): void;
 }
 
+/** What a client is made with. */
 export interface XenStoreClientOptions {
   /** What bounded waits run on. Default: the system's. */
   timers?: Timers | undefined;
 }
 
+/** How a transaction is tried. */
 export interface TransactionOptions {
   /** How many conflicts to bear before giving up with `EAGAIN`. Default 10. */
   attempts?: number | undefined;
 }
 
+/** What ends a wait besides the value that is waited for. */
 export interface WaitOptions {
   /** Ends the wait with the signal's reason. */
   signal?: AbortSignal | undefined;
@@ -48,7 +51,8 @@ const systemTimers: Timers = {
 };
 
 /**
- * A XenStore client on an open transport. All methods reject with XenStoreError: `code` is XenStore's
+ * A XenStore client on an open transport. All methods reject with XenStoreError: `code` is
+ * XenStore's
  * error name, or `CLOSED` once the connection has ended.
  */
 export class XenStoreClient extends StoreOperations implements AsyncDisposable {
@@ -95,7 +99,9 @@ export class XenStoreClient extends StoreOperations implements AsyncDisposable {
     return answerOfType(answer, XsType.GET_DOMAIN_PATH).path;
   }
 
-  /** Whether a domain is connected to XenStore. xenstored answers dom0 only, others get `EACCES`. */
+  /**
+   * Whether a domain is connected to XenStore. xenstored answers dom0 only, others get `EACCES`.
+   */
   async isDomainIntroduced(domid: number): Promise<boolean> {
     const answer = await this.ask({ type: XsType.IS_DOMAIN_INTRODUCED, domid });
     return answerOfType(answer, XsType.IS_DOMAIN_INTRODUCED).introduced;
@@ -114,7 +120,8 @@ export class XenStoreClient extends StoreOperations implements AsyncDisposable {
   }
 
   /**
-   * Calls `listener` with the path of whatever changes at or below `path`: once soon after the watch
+   * Calls `listener` with the path of whatever changes at or below `path`: once soon after the
+   * watch
    * is set, and then at each change. It is only a hint to read again. `path` may be
    * `@introduceDomain` or `@releaseDomain`. The path of an event is relative if `path` is. When the
    * connection ends there are no more calls; {@link closed} tells.

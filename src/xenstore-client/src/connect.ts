@@ -7,6 +7,7 @@ import type { ReadableWaiter } from './readable-waiter.ts';
 import { openUnixSocket } from './socket-transport.ts';
 import type { Transport } from './transport.ts';
 
+/** Where XenStore is, and what the connection runs on. */
 export interface ConnectOptions extends XenStoreClientOptions {
   /** A Unix socket or a device file. Default: the usual places. */
   path?: string | undefined;

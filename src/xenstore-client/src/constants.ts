@@ -62,6 +62,8 @@ export const xsErrorNames = [
   'E2BIG',
   'EPERM',
 ] as const;
+/** The names of errors that a XenStore server sends. */
+/** The names of errors that a XenStore server sends. */
 export type XsErrorName = (typeof xsErrorNames)[number];
 
 const knownErrorNames: ReadonlySet<string> = new Set(xsErrorNames);

@@ -42,6 +42,7 @@ const READ_BUFFER_BYTES = 16 * 1024;
 /** Reads in a row before other work of the event loop gets its turn. */
 const READS_PER_TURN = 16;
 
+/** An open device, and how to wait for it. */
 export interface DeviceTransportOptions {
   /** A descriptor of the device, opened for reading and writing with O_NONBLOCK. */
   readonly fd: number;
@@ -186,6 +187,7 @@ function refusedByKernel(code: XsErrorName, cause: unknown): XenStoreError {
   return new XenStoreError(code, `the kernel answered ${code}: ${meaningOf(code)}.`, { cause });
 }
 
+/** Which device to open, and how to wait for it. */
 export interface OpenDeviceOptions {
   /** The device file. Default: the first of {@link XENBUS_DEVICE_PATHS} that exists. */
   readonly path?: string | undefined;

@@ -6,6 +6,8 @@
  */
 import { formatDomid, parseDomid } from './number.ts';
 
+/** What a domain may do with a node, in XenStore's letters. */
+/** What a domain may do with a node, in XenStore's letters. */
 export type PermissionAccess = 'none' | 'read' | 'write' | 'both';
 
 /** What one domain may do with a node. */

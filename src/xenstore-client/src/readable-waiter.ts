@@ -4,7 +4,8 @@
  * Node has no public way to poll a character device: libuv takes it for a file, so net.Socket
  * and tty.ReadStream refuse it, and fs.read would park a thread of the pool in the kernel until
  * XenStore speaks, where process.exit() waits for it, for ever. So the transport only makes
- * reads that cannot block (O_NONBLOCK, on the main thread) and asks a {@link ReadableWaiter} when to
+ * reads that cannot block (O_NONBLOCK, on the main thread) and asks a {@link ReadableWaiter} when
+ * to
  * try. The default here is a timer. A program that has epoll (through a native library or a
  * thread of its own) brings a waiter that sleeps in the kernel instead.
  */
@@ -27,7 +28,9 @@ export interface ReadableWaiter {
 export interface PollingWaiterOptions {
   /** Time between two looks while answers are likely. Default 1. */
   busyIntervalMs?: number | undefined;
-  /** Time between two looks when nothing has happened for long: how late a watch may be. Default 20. */
+  /**
+   * Time between two looks when nothing has happened for long: how late a watch may be. Default 20.
+   */
   idleIntervalMs?: number | undefined;
 }
 

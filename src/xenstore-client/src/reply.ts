@@ -30,16 +30,19 @@ import { formatDecimal, parseDecimal } from './number.ts';
 import { encodePacket, type Packet } from './packet.ts';
 import { formatPermission, type Permission, parsePermission } from './permissions.ts';
 
+/** Answer to READ: the value, as bytes. */
 export interface ReadReply {
   readonly type: typeof XsType.READ;
   readonly value: Uint8Array;
 }
 
+/** Answer to DIRECTORY: the names of a node's children. */
 export interface DirectoryReply {
   readonly type: typeof XsType.DIRECTORY;
   readonly names: readonly string[];
 }
 
+/** Answer to DIRECTORY_PART: a piece of a list that is too long for one packet. */
 export interface DirectoryPartReply {
   readonly type: typeof XsType.DIRECTORY_PART;
   /** Changes whenever the node does; parts of different generations do not fit together. */
@@ -49,22 +52,26 @@ export interface DirectoryPartReply {
   readonly isLast: boolean;
 }
 
+/** Answer to GET_PERMS. */
 export interface GetPermsReply {
   readonly type: typeof XsType.GET_PERMS;
   readonly permissions: readonly Permission[];
 }
 
+/** Answer to TRANSACTION_START: the id of the transaction. */
 export interface TransactionStartReply {
   readonly type: typeof XsType.TRANSACTION_START;
   /** A u32, not 0. */
   readonly transactionId: number;
 }
 
+/** Answer to GET_DOMAIN_PATH. */
 export interface GetDomainPathReply {
   readonly type: typeof XsType.GET_DOMAIN_PATH;
   readonly path: string;
 }
 
+/** Answer to IS_DOMAIN_INTRODUCED. */
 export interface IsDomainIntroducedReply {
   readonly type: typeof XsType.IS_DOMAIN_INTRODUCED;
   readonly introduced: boolean;
@@ -95,6 +102,7 @@ export interface OkReply {
     | typeof XsType.SET_QUOTA;
 }
 
+/** Any request that failed. */
 export interface ErrorReply {
   readonly type: typeof XsType.ERROR;
   /** One of the names of xs_wire.h; a newer server may send others. */

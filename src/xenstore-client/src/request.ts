@@ -42,6 +42,7 @@ export interface GetPermsRequest {
   readonly path: string;
 }
 
+/** SET_PERMS. */
 export interface SetPermsRequest {
   readonly type: typeof XsType.SET_PERMS;
   readonly path: string;
@@ -49,6 +50,7 @@ export interface SetPermsRequest {
   readonly permissions: readonly Permission[];
 }
 
+/** WRITE. */
 export interface WriteRequest {
   readonly type: typeof XsType.WRITE;
   readonly path: string;
@@ -63,6 +65,7 @@ export interface DirectoryPartRequest {
   readonly offsetBytes: number;
 }
 
+/** WATCH. */
 export interface WatchRequest {
   readonly type: typeof XsType.WATCH;
   readonly path: string;
@@ -71,6 +74,7 @@ export interface WatchRequest {
   readonly depth?: number | undefined;
 }
 
+/** UNWATCH. */
 export interface UnwatchRequest {
   readonly type: typeof XsType.UNWATCH;
   readonly path: string;
@@ -82,6 +86,7 @@ export interface BareRequest {
   readonly type: typeof XsType.TRANSACTION_START | typeof XsType.RESET_WATCHES;
 }
 
+/** TRANSACTION_END: commits or aborts. */
 export interface TransactionEndRequest {
   readonly type: typeof XsType.TRANSACTION_END;
   /** Whether to keep the changes. */
@@ -98,6 +103,7 @@ export interface DomainRequest {
   readonly domid: number;
 }
 
+/** INTRODUCE: tells the server of a domain. */
 export interface IntroduceRequest {
   readonly type: typeof XsType.INTRODUCE;
   readonly domid: number;
@@ -106,30 +112,35 @@ export interface IntroduceRequest {
   readonly eventChannelPort: number;
 }
 
+/** SET_TARGET. */
 export interface SetTargetRequest {
   readonly type: typeof XsType.SET_TARGET;
   readonly domid: number;
   readonly targetDomid: number;
 }
 
+/** CONTROL: a command for the server itself. */
 export interface ControlRequest {
   readonly type: typeof XsType.CONTROL;
   /** The command and its parameters. */
   readonly args: readonly string[];
 }
 
+/** GET_FEATURE. */
 export interface GetFeatureRequest {
   readonly type: typeof XsType.GET_FEATURE;
   /** Default: what the server itself supports. */
   readonly domid?: number | undefined;
 }
 
+/** SET_FEATURE. */
 export interface SetFeatureRequest {
   readonly type: typeof XsType.SET_FEATURE;
   readonly domid: number;
   readonly features: number;
 }
 
+/** GET_QUOTA. */
 export interface GetQuotaRequest {
   readonly type: typeof XsType.GET_QUOTA;
   /** Default: the global value. Means nothing without `quota`. */
@@ -138,6 +149,7 @@ export interface GetQuotaRequest {
   readonly quota?: string | undefined;
 }
 
+/** SET_QUOTA. */
 export interface SetQuotaRequest {
   readonly type: typeof XsType.SET_QUOTA;
   /** Default: the global value. */

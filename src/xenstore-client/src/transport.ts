@@ -7,7 +7,8 @@ export interface Transport {
    * Sends exactly one packet (16-byte header and payload). /dev/xen/xenbus loses a second message
    * in the same write, so callers never join packets. After the end of the connection it does
    * nothing.
-   * @throws XenStoreError if this one packet was refused and the connection goes on: `E2BIG` when it
+   * @throws XenStoreError if this one packet was refused and the connection goes on: `E2BIG` when
+   * it
    *   is too long for the transport, or what the kernel answered. A failure that ends the
    *   connection is told through {@link TransportHandlers.onClose} instead.
    */

@@ -1,4 +1,5 @@
-// The kernel's own frontend, xen-blkfront. It takes every vbd in state 1, so only scenarios about it
+// The kernel's own frontend, xen-blkfront. It takes every vbd in state 1, so only scenarios about
+// it
 // load it.
 import { readdirSync } from 'node:fs';
 import { run } from './commands.ts';

@@ -1,5 +1,6 @@
 // `xenblk-nbd serve` on a vbd of the lab, as its users start it. The bounds are those of an
-// emulated machine that shares its processor with others: a start takes three seconds on a quiet one and a minute at worst; only failures wait so long.
+// emulated machine that shares its processor with others: a start takes three seconds on a quiet
+// one and a minute at worst; only failures wait so long.
 import { ok, strictEqual } from 'node:assert/strict';
 import type { Address } from '../../support/byte-connection.ts';
 import { XENBLK_NBD } from '../../support/daemon.ts';

@@ -1,6 +1,7 @@
 /**
  * Backend trouble under a live load: each row of the table below is done to a vbd that is served to
- * clients with requests in flight. They must see a pause and nothing else, and the backing file must
+ * clients with requests in flight. They must see a pause and nothing else, and the backing file
+ * must
  * hold what was acknowledged.
  */
 import { ok, strictEqual } from 'node:assert/strict';

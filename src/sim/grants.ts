@@ -68,6 +68,8 @@ export class GrantTable {
   readonly #free: number[] = [];
   #deferred: number[] = [];
   #grantedPages = 0;
+  /** By domain: a view of all pages is not made for each ring. */
+  readonly #maps = new Map<number, GrantMap>();
 
   constructor(limitPages: number = DEFAULT_GRANT_LIMIT_PAGES) {
     if (!Number.isInteger(limitPages) || limitPages < 1 || limitPages > MAX_GRANT_LIMIT_PAGES) {
@@ -136,7 +138,7 @@ export class GrantTable {
    * then none is.
    */
   mapContiguous(domid: number, grefs: readonly number[]): GrantMapping | undefined {
-    const map = new GrantMap(this.placement, domid);
+    const map = this.#mapFor(domid);
     const mapped: number[] = [];
     for (const gref of grefs) {
       if (map.map(gref, true) < 0) {
@@ -151,6 +153,15 @@ export class GrantTable {
       for (const gref of mapped) map.unmap(gref);
     };
     return { address, pageCount: mapped.length, unmap };
+  }
+
+  #mapFor(domid: number): GrantMap {
+    let map = this.#maps.get(domid);
+    if (map === undefined) {
+      map = new GrantMap(this.placement, domid);
+      this.#maps.set(domid, map);
+    }
+    return map;
   }
 
   /** The guest was restored: none of its grants holds any more. It may still revoke them. */

@@ -17,6 +17,12 @@ export const DISCARDED_BYTE = 0xdd;
 /** Written since it was last durable, and not answered yet. */
 const UNANSWERED = 2 ** 53;
 
+/** Largest disk. Its memory is used by one history after another. */
+export const DISK_BYTES_MAX: number = 1 << 19;
+const currentMemory = Buffer.alloc(DISK_BYTES_MAX);
+const durableMemory = Buffer.alloc(DISK_BYTES_MAX);
+const dirtyMemory = new Float64Array(DISK_BYTES_MAX / SECTOR);
+
 export class CachedDisk implements EngineDisk {
   sectors: number;
   /** What a read gives. */
@@ -42,9 +48,9 @@ export class CachedDisk implements EngineDisk {
   ) {
     this.sectors = sizeBytes / SECTOR;
     this.#isWriteThrough = isWriteThrough;
-    this.current = Buffer.alloc(maxBytes);
-    this.#durable = Buffer.alloc(maxBytes);
-    this.#dirty = new Float64Array(maxBytes / SECTOR);
+    this.current = currentMemory.subarray(0, maxBytes).fill(0);
+    this.#durable = durableMemory.subarray(0, maxBytes).fill(0);
+    this.#dirty = dirtyMemory.subarray(0, maxBytes / SECTOR).fill(0);
     this.#pagesAddress = pages.address;
     this.#pages = pages.bytes;
   }

@@ -40,9 +40,8 @@ export class DiskModel {
   /** Beginnings of the reads in progress. */
   readonly #reads = new Set<{ readonly beganAt: number }>();
 
-  /** @param initial what the disk holds at first, durably. */
-  constructor(initial: Buffer) {
-    const bytes = Buffer.from(initial);
+  /** @param bytes what the disk holds at first, durably. */
+  constructor(bytes: Buffer) {
     this.#writes.push({
       offset: 0,
       bytes,

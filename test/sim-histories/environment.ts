@@ -6,12 +6,12 @@
 import { XenStoreClient } from 'xenstore-client';
 import type { BlkbackDisk } from '../../src/sim/blkback-device.ts';
 import { EventChannelTable } from '../../src/sim/event-channel-table.ts';
+import { GrantMap } from '../../src/sim/grant-map.ts';
 import { GrantTable } from '../../src/sim/grants.ts';
 import type { RunnerFaults } from '../../src/sim/queue-runner.ts';
 import { StoreSocket } from '../../src/sim/store-transport.ts';
 import { Toolstack, type VbdConfig } from '../../src/sim/toolstack.ts';
 import { Xenstored } from '../../src/sim/xenstored.ts';
-import { PAGE_SIZE, viewMemory } from '../../src/sys/index.ts';
 import { BackendDomain } from './backend-domain.ts';
 import { CachedDisk } from './cached-disk.ts';
 import { GuestHost } from './guest-host.ts';
@@ -23,7 +23,7 @@ export const VBD_ID = 51728;
 const FIRST_GUEST = 1;
 /** The driver domain that the disk may move to. */
 const OTHER_BACKEND = 300;
-const GRANT_LIMIT_PAGES = 320;
+const GRANT_LIMIT_PAGES = 240;
 
 export interface EnvironmentOptions {
   readonly scheduler: Scheduler;
@@ -55,15 +55,21 @@ export class Environment {
   constructor({ scheduler, plan, report, poke }: EnvironmentOptions) {
     this.scheduler = scheduler;
     this.plan = plan;
-    this.xenstored = new Xenstored({ schedule: (task) => scheduler.soon(task) });
+    this.xenstored = new Xenstored({
+      schedule: (task) =>
+        scheduler.soon(() => {
+          scheduler.touch();
+          task();
+        }),
+    });
     this.store = new XenStoreClient(new StoreSocket(this.xenstored, 0));
     this.toolstack = new Toolstack(this.store);
     this.grants = new GrantTable(GRANT_LIMIT_PAGES);
     this.faults = { errorRate: plan.errorRate, delayMs: plan.delayMs };
-    const { pagesAddress, pageCount } = this.grants.placement;
+    const { view, pagesAddress } = new GrantMap(this.grants.placement, 0);
     const pages = {
       address: pagesAddress,
-      bytes: Buffer.from(viewMemory(pagesAddress, pageCount * PAGE_SIZE)),
+      bytes: Buffer.from(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength),
     };
     const { flush, barrier } = plan.features;
     this.disk = new CachedDisk(plan.sizeBytes, plan.maxBytes, pages, !flush && !barrier);

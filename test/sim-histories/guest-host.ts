@@ -16,7 +16,7 @@ import type {
   XenHost,
 } from '../../src/host/index.ts';
 import type { EventChannelTable } from '../../src/sim/event-channel-table.ts';
-import { GRANT_PERMIT } from '../../src/sim/grant-map.ts';
+import { FIRST_GREF, GRANT_MAP_COUNT } from '../../src/sim/grant-map.ts';
 import type { GrantTable } from '../../src/sim/grants.ts';
 import type { Xenstored } from '../../src/sim/xenstored.ts';
 import { libc, PAGE_SIZE, unmapMemory, viewMemory } from '../../src/sys/index.ts';
@@ -52,7 +52,10 @@ export class GuestHost implements XenHost {
   readonly #dead = new Set<EventChannelHandle>();
   readonly #poisoned: Poisoned[] = [];
   xenbus: GuestXenbus | undefined;
+  /** Memory that is given back is watched; not worth it once nobody is left to touch it. */
+  isWatching = true;
   #isExiting = false;
+  #table: Int32Array | undefined;
 
   constructor(parts: GuestParts, domid: number) {
     this.#parts = parts;
@@ -111,14 +114,9 @@ export class GuestHost implements XenHost {
 
   // --- what happens to the guest
 
-  /** The guest goes on as another domain: nobody can map its old pages or reach its old ports. */
+  /** The guest goes on as another domain; its old ports are dead. */
   restore(domid: number): void {
     this.domid = domid;
-    const { placement } = this.#parts.grants;
-    const table = new Int32Array(viewMemory(placement.tableAddress, placement.pageCount * 4));
-    for (let index = 0; index < table.length; index++) {
-      Atomics.and(table, index, ~GRANT_PERMIT);
-    }
     for (const handle of this.#channels) this.#dead.add(handle);
     this.#channels.clear();
   }
@@ -153,14 +151,25 @@ export class GuestHost implements XenHost {
     return isTouched;
   }
 
+  /** How many of these pages a back end has mapped. */
+  #mappedCount({ grefs }: GrantedPages): number {
+    const { placement } = this.#parts.grants;
+    this.#table ??= new Int32Array(viewMemory(placement.tableAddress, placement.pageCount * 4));
+    let count = 0;
+    for (const gref of grefs) {
+      if (((this.#table[gref - FIRST_GREF] ?? 0) & GRANT_MAP_COUNT) !== 0) count += 1;
+    }
+    return count;
+  }
+
   #giveBack(granted: GrantedPages): void {
-    const { grants, deferred } = this.#parts;
+    const { deferred } = this.#parts;
     const { address, pageCount } = granted;
     const lengthBytes = pageCount * PAGE_SIZE;
-    const before = grants.use().deferredPages;
+    const mapped = this.#isExiting ? 0 : this.#mappedCount(granted);
     granted.revoke();
-    const more = grants.use().deferredPages - before;
-    if (more > 0 && !this.#isExiting) deferred(more);
+    if (mapped > 0) deferred(mapped);
+    if (!this.isWatching) return;
     const again = libc.mmap(
       address,
       lengthBytes,

@@ -11,6 +11,7 @@ import { checkAtRest, checkClosed, checkDisk } from './final-checks.ts';
 import type { Liar } from './liar.ts';
 import type { Mutant } from './mutant.ts';
 import { type ClientPlan, type ClientWorld, NbdRequester } from './nbd-requester.ts';
+import { constantBytes } from './payloads.ts';
 import { drawPlan, type HistoryPlan, type PlanWish } from './plan.ts';
 import { Scheduler } from './scheduler.ts';
 import { ServedProcess } from './served-process.ts';
@@ -106,7 +107,7 @@ export class History implements ClientWorld {
       report: (what) => this.report(what),
       poke: () => this.pokeLanes(),
     });
-    this.model = new DiskModel(this.environment.disk.current);
+    this.model = new DiskModel(constantBytes(0, this.plan.maxBytes));
   }
 
   // --- the course of it

@@ -82,6 +82,8 @@ export class NbdRequester implements SocketPeer {
   #left = 0;
   #inbox: Buffer = Buffer.alloc(0);
   #isArriving = false;
+  #isActing = false;
+  #isDrinking = false;
   /** It has said goodbye, or its connection is over. */
   isOver = false;
   hasLeft = false;
@@ -96,10 +98,8 @@ export class NbdRequester implements SocketPeer {
     this.agreement = plan.agreement;
     this.socket = new LoopbackSocket(this);
     this.#left = plan.requests;
-    if (plan.isSlowReader) {
-      this.socket.roomBytes = 0;
-      this.#drink();
-    }
+    if (plan.isSlowReader) this.socket.roomBytes = 0;
+    this.#drink();
     this.#actLater();
   }
 
@@ -139,12 +139,17 @@ export class NbdRequester implements SocketPeer {
   // --- sending
 
   #actLater(): void {
+    if (this.#isActing || this.#left === 0) return;
+    // One that may not ask for more waits for an answer.
+    if (this.#pending.size >= this.#plan.maxInFlight) return;
+    this.#isActing = true;
     const { scheduler } = this.#world;
     const delayMs = this.#plan.pauseMs * (0.1 + 1.8 * (scheduler.random.u32() / 2 ** 32));
     scheduler.after(delayMs, () => this.#act());
   }
 
   #act(): void {
+    this.#isActing = false;
     if (this.isOver || this.#left === 0) return;
     const { random } = this.#world.scheduler;
     if (random.chance(this.#plan.leaveRate)) {
@@ -157,7 +162,7 @@ export class NbdRequester implements SocketPeer {
       if (random.chance(0.4)) break;
     }
     this.#arrive();
-    if (this.#left > 0) this.#actLater();
+    this.#actLater();
   }
 
   /** Leaves with requests in flight, by a reset or by closing its side. */
@@ -316,15 +321,16 @@ export class NbdRequester implements SocketPeer {
 
   // --- replies
 
-  /** Takes some of what waits, again and again. */
+  /** A slow reader makes some room for replies, later, when there is little. */
   #drink(): void {
+    if (this.#isDrinking || this.socket.roomBytes >= 4_000) return;
+    this.#isDrinking = true;
     const { scheduler } = this.#world;
     scheduler.after(scheduler.latencyMs() * 10, () => {
+      this.#isDrinking = false;
       if (this.isOver || this.hasLeft) return;
-      if (this.socket.roomBytes < 4_000) {
-        this.socket.roomBytes += 1 + scheduler.random.below(9_000);
-        this.#world.pokeLanes();
-      }
+      this.socket.roomBytes += 1 + scheduler.random.below(9_000);
+      this.#world.pokeLanes();
       this.#drink();
     });
   }
@@ -337,7 +343,7 @@ export class NbdRequester implements SocketPeer {
         const pending = this.#pending.get(cookie);
         return pending?.command === Cmd.READ ? pending.lengthBytes : 0;
       });
-      if (reply === undefined) return;
+      if (reply === undefined) break;
       if (typeof reply === 'string') {
         this.#world.report(`client ${this.id} was sent ${reply}`);
         return;
@@ -345,6 +351,8 @@ export class NbdRequester implements SocketPeer {
       this.#inbox = this.#inbox.subarray(reply.totalBytes);
       this.#answered(reply);
     }
+    this.#drink();
+    this.#actLater();
   }
 
   #answered(reply: Reply): void {

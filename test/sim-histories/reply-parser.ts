@@ -25,7 +25,8 @@ export interface Reply {
 const NO_DATA = Buffer.alloc(0);
 
 /**
- * The first reply in `bytes`; undefined when it is not complete yet, or a sentence that says what is
+ * The first reply in `bytes`; undefined when it is not complete yet, or a sentence that says what
+ * is
  * wrong with it. `dataBytesOf` tells how much data a good simple reply to a request has.
  */
 export function parseReply(

@@ -1,14 +1,16 @@
 /**
- * One clock and one queue of events: everything that happens in a simulated history happens here, in
+ * One clock and one queue of events: everything that happens in a simulated history happens here,
+ * in
  * an order that the seed decides. Nothing in a history looks at the machine's clock.
  *
  * An actor that wants to act later asks for a delay; how long one of its own steps takes is drawn
  * from the seed (`latencyMs`), over several orders of magnitude, and so every interleaving of the
  * actors can come up.
  *
- * Promises: an event may settle promises of the code under test. Their reactions run in the order
- * of Node's microtask queue, which does not depend on time, and they get a fixed number of rounds
- * before the next event. Before time takes a jump, all of them are let run out: otherwise a packet
+ * Promises: an event may settle promises of the code under test, and says so by `touch`. Their
+ * reactions run in the order of Node's microtask queue, which does not depend on time, and they get
+ * a fixed number of rounds before the next event. Before time takes a jump, all of them are let run
+ * out: otherwise a packet
  * that is about to be sent would be sent after a timeout of seconds.
  */
 
@@ -32,6 +34,8 @@ export class Scheduler implements Clock {
   /** How slow everything is: the middle of the latencies, in milliseconds. */
   tempoMs = 0.02;
   eventCount = 0;
+  /** Promises were settled, or may have been: their reactions get their rounds. */
+  #isTouched = false;
   #nowMs = 0;
   #order = 0;
   readonly #heap: Event[] = [];
@@ -63,6 +67,11 @@ export class Scheduler implements Clock {
     return tempoMs * spread * (random.u32() < 0x0400_0000 ? 50 : 1);
   }
 
+  /** To be called by an event that may settle a promise of the code under test. */
+  touch(): void {
+    this.#isTouched = true;
+  }
+
   /** Runs `task` after one {@link latencyMs}. */
   soon(task: () => void): void {
     this.after(this.latencyMs(), task);
@@ -82,13 +91,16 @@ export class Scheduler implements Clock {
   }
 
   startTimer(delayMs: number, callback: () => void): () => void {
-    return this.after(Math.max(0, delayMs), callback);
+    return this.after(Math.max(0, delayMs), () => {
+      this.#isTouched = true;
+      callback();
+    });
   }
 
   /** Resolves after a delay. */
   sleep(delayMs: number): Promise<void> {
     return new Promise((resolve) => {
-      this.after(delayMs, resolve);
+      this.startTimer(delayMs, resolve);
     });
   }
 
@@ -112,6 +124,8 @@ export class Scheduler implements Clock {
       this.#nowMs = Math.max(this.#nowMs, event.dueMs);
       this.eventCount += 1;
       event.run();
+      if (!this.#isTouched) continue;
+      this.#isTouched = false;
       for (let round = 0; round < ROUNDS; round++) await undefined;
     }
     return true;

@@ -138,6 +138,7 @@ export class ServedProcess {
   async close(): Promise<FrontendEnd | undefined> {
     for (const lane of this.lanes) lane.isStopped = true;
     const end = await this.frontend?.close();
+    this.#options.environment.guest.isWatching = false;
     if (end?.isBackendFinished === true) {
       for (const pages of this.#pages) revoke(pages);
       this.#pages = [];

@@ -288,6 +288,7 @@ export class SimulatedLane implements LaneCore {
 
   #obey(order: Order): void {
     this.#scheduler.trace(`lane ${this.index}`, order.type);
+    this.#scheduler.touch();
     switch (order.type) {
       case 'adopt':
         this.#adopt(order.client);
@@ -353,6 +354,7 @@ export class SimulatedLane implements LaneCore {
   #watchQuiet(): void {
     if (this.ring.inFlight > 0) return;
     this.#isHeld = false;
+    this.#scheduler.touch();
     this.#quiet?.();
   }
 
@@ -367,6 +369,7 @@ export class SimulatedLane implements LaneCore {
       replyReady: (flush) => {
         const { errno } = flush;
         engine.release(flush);
+        this.#scheduler.touch();
         done(errno);
       },
       payloadWanted: () => undefined,

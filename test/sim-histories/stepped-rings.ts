@@ -135,6 +135,8 @@ export class SteppedRings implements RingService {
   readonly #stats: EngineStats = createEngineStats();
   readonly #options: SteppedRingsOptions;
   readonly #queues = new Map<number, ServedQueue>();
+  /** By the domain that maps. */
+  readonly #grantMaps = new Map<number, GrantMap>();
 
   constructor(options: SteppedRingsOptions) {
     this.#options = options;
@@ -160,7 +162,7 @@ export class SteppedRings implements RingService {
     const parts: EngineParts = {
       ring: BackRing.attach(area),
       layout: blkifLayout(ring.abi),
-      grants: new GrantMap(queue.grants, queue.domid),
+      grants: this.#grantMap(queue),
       disk,
       features,
       iovecs,
@@ -209,6 +211,15 @@ export class SteppedRings implements RingService {
 
   close(): Promise<void> {
     return Promise.resolve();
+  }
+
+  #grantMap({ domid, grants }: AttachedRing): GrantMap {
+    let map = this.#grantMaps.get(domid);
+    if (map === undefined) {
+      map = new GrantMap(grants, domid);
+      this.#grantMaps.set(domid, map);
+    }
+    return map;
   }
 
   // --- for the history
@@ -275,6 +286,7 @@ export class SteppedRings implements RingService {
   /** The end of a ring that was told to stop, once nothing of it is left to be done. */
   #settle(queue: ServedQueue): void {
     if (queue.whenStopped === undefined || !queue.runner.isStopped) return;
+    this.#options.scheduler.touch();
     queue.engine.releaseKept();
     this.#queues.delete(queue.queueId);
     this.#options.scheduler.trace('blkback', `finished ring ${queue.queueId}`);

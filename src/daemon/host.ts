@@ -5,12 +5,13 @@ import type { XenHost } from '../host/index.ts';
 import { createSimulatedHost, parseSimulatedFaults, parseSimulatedFeatures } from '../sim/index.ts';
 import { createLinuxHost } from '../xen/index.ts';
 import { UsageError } from './errors.ts';
+import type { Logger } from './log.ts';
 import { checkDiskFile, type ServeOptions } from './serve-options.ts';
 
 const SIMULATED_VBD = 'xvda';
 
 /** @throws DaemonError, UsageError, HostError */
-export async function openHost(options: ServeOptions): Promise<XenHost> {
+export async function openHost(options: ServeOptions, log: Logger): Promise<XenHost> {
   const { simulate, simulateFeatures, simulateFaults, vbds } = options;
   if (simulate === undefined) return createLinuxHost();
   if (simulate.kind === 'file') checkDiskFile(simulate.path);
@@ -20,6 +21,7 @@ export async function openHost(options: ServeOptions): Promise<XenHost> {
   return await createSimulatedHost({
     // One that is named twice is plugged in once, and refused later as any vbd is.
     disks: [...new Set(names)].map((vbd) => ({ vbd, ...source })),
+    log: (line) => log.debug('simulated', {}, line),
     ...(simulateFeatures && { features: parseSimulatedFeatures(simulateFeatures) }),
     ...(simulateFaults && { faults: parseSimulatedFaults(simulateFaults) }),
   });

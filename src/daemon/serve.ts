@@ -115,7 +115,7 @@ class Daemon {
     try {
       // What can fail without touching a vbd comes first.
       await this.#doors.open();
-      this.#host = await openHost(this.#options);
+      this.#host = await openHost(this.#options, this.#log);
       this.#store = new XenStoreClient(await this.#host.openXenStore());
       this.#vbds = await this.#attach(this.#host, this.#store);
       this.#ready(this.#vbds);

@@ -40,6 +40,9 @@ import { grantAgain, grantLanePages, type LanePages, revokeLanePages } from './p
 const RING_PAGE_ORDER = 2;
 const INDIRECT_SEGMENTS = 256;
 
+/** How long a backend that is lost may take to come back for the last requests. */
+const LOST_DRAIN_MS = 3_000;
+
 /** How a vbd is to be used. */
 export interface VbdUse {
   readonly queues: number;
@@ -202,9 +205,11 @@ export class VbdDevice {
           log.error('flush-failed', { vbd: vbd.name, errno }, message);
         }
       });
-      const isDone = await Promise.race([drained.then(() => true), delay(drainMs)]);
+      const boundMs = this.#isWaiting ? Math.min(drainMs, LOST_DRAIN_MS) : drainMs;
+      const isDone = await Promise.race([drained.then(() => true), delay(boundMs)]);
       if (!isDone) {
-        const message = `requests of ${vbd.name} were still unanswered after ${drainMs} ms`;
+        const why = this.#isWaiting ? ', since its backend is lost' : '';
+        const message = `requests or the last flush of ${vbd.name} were given up after ${boundMs} ms${why}`;
         log.warn('drain-timeout', { vbd: vbd.name }, message);
       }
     }

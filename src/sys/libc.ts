@@ -19,59 +19,59 @@ const ADDRESS = 'uintptr_t';
 
 /** The calls, with the arguments of their manual pages. */
 export interface Libc {
-  open(path: string, flags: number, mode: number): number;
-  close(fd: number): number;
-  read(fd: number, address: number, size: number): number;
-  write(fd: number, address: number, size: number): number;
-  readv(fd: number, address: number, count: number): number;
-  writev(fd: number, address: number, count: number): number;
-  preadv(fd: number, address: number, count: number, offset: number): number;
-  pwritev(fd: number, address: number, count: number, offset: number): number;
-  fdatasync(fd: number): number;
-  fallocate(fd: number, mode: number, offset: number, length: number): number;
-  ftruncate(fd: number, length: number): number;
-  ioctl(fd: number, request: number, address: number): number;
-  fcntl(fd: number, command: number, argument: number): number;
-  mmap(
+  open: (path: string, flags: number, mode: number) => number;
+  close: (fd: number) => number;
+  read: (fd: number, address: number, size: number) => number;
+  write: (fd: number, address: number, size: number) => number;
+  readv: (fd: number, address: number, count: number) => number;
+  writev: (fd: number, address: number, count: number) => number;
+  preadv: (fd: number, address: number, count: number, offset: number) => number;
+  pwritev: (fd: number, address: number, count: number, offset: number) => number;
+  fdatasync: (fd: number) => number;
+  fallocate: (fd: number, mode: number, offset: number, length: number) => number;
+  ftruncate: (fd: number, length: number) => number;
+  ioctl: (fd: number, request: number, address: number) => number;
+  fcntl: (fd: number, command: number, argument: number) => number;
+  mmap: (
     address: number,
     size: number,
     protection: number,
     flags: number,
     fd: number,
     offset: number,
-  ): number | bigint;
-  munmap(address: number, size: number): number;
-  madvise(address: number, size: number, advice: number): number;
-  memcpy(target: number, source: number, size: number): number;
-  memset(target: number, byte: number, size: number): number;
-  memfdCreate(name: string, flags: number): number;
-  eventfd(initial: number, flags: number): number;
-  epollCreate1(flags: number): number;
-  epollCtl(fd: number, operation: number, target: number, event: number): number;
-  epollWait(fd: number, events: number, maxEvents: number, timeoutMs: number): number;
-  poll(fds: number, count: number, timeoutMs: number): number;
-  socket(domain: number, type: number, protocol: number): number;
-  socketpair(domain: number, type: number, protocol: number, fds: number): number;
-  bind(fd: number, address: number, length: number): number;
-  listen(fd: number, backlog: number): number;
-  connect(fd: number, address: number, length: number): number;
-  accept4(fd: number, address: number, lengthAddress: number, flags: number): number;
-  getsockname(fd: number, address: number, lengthAddress: number): number;
-  getsockopt(
+  ) => number | bigint;
+  munmap: (address: number, size: number) => number;
+  madvise: (address: number, size: number, advice: number) => number;
+  memcpy: (target: number, source: number, size: number) => number;
+  memset: (target: number, byte: number, size: number) => number;
+  memfdCreate: (name: string, flags: number) => number;
+  eventfd: (initial: number, flags: number) => number;
+  epollCreate1: (flags: number) => number;
+  epollCtl: (fd: number, operation: number, target: number, event: number) => number;
+  epollWait: (fd: number, events: number, maxEvents: number, timeoutMs: number) => number;
+  poll: (fds: number, count: number, timeoutMs: number) => number;
+  socket: (domain: number, type: number, protocol: number) => number;
+  socketpair: (domain: number, type: number, protocol: number, fds: number) => number;
+  bind: (fd: number, address: number, length: number) => number;
+  listen: (fd: number, backlog: number) => number;
+  connect: (fd: number, address: number, length: number) => number;
+  accept4: (fd: number, address: number, lengthAddress: number, flags: number) => number;
+  getsockname: (fd: number, address: number, lengthAddress: number) => number;
+  getsockopt: (
     fd: number,
     level: number,
     name: number,
     address: number,
     lengthAddress: number,
-  ): number;
-  setsockopt(fd: number, level: number, name: number, address: number, length: number): number;
-  recv(fd: number, address: number, size: number, flags: number): number;
-  send(fd: number, address: number, size: number, flags: number): number;
-  sendmsg(fd: number, message: number, flags: number): number;
-  shutdown(fd: number, how: number): number;
-  prctl(option: number, address: number): number;
+  ) => number;
+  setsockopt: (fd: number, level: number, name: number, address: number, length: number) => number;
+  recv: (fd: number, address: number, size: number, flags: number) => number;
+  send: (fd: number, address: number, size: number, flags: number) => number;
+  sendmsg: (fd: number, message: number, flags: number) => number;
+  shutdown: (fd: number, how: number) => number;
+  prctl: (option: number, address: number) => number;
   /** Ends the process at once, whatever its threads are blocked in. */
-  exitNow(code: number): void;
+  exitNow: (code: number) => void;
 }
 
 function declare<Call>(name: string, result: string, args: string[]): Call {

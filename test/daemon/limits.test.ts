@@ -42,7 +42,10 @@ void t.test('--handshake-timeout', async (t) => {
 
 void t.test('--max-options and --max-option-size', async (t) => {
   const { daemon, socket } = await startSimulated(t, [
-    ...['--max-options', '4', '--max-option-size', '1K'],
+    '--max-options',
+    '4',
+    '--max-option-size',
+    '1K',
   ]);
   const client = await NbdClient.connect({ path: socket });
   await client.greet();

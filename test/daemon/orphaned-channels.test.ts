@@ -67,11 +67,15 @@ void t.test('a holder', async (t) => {
   for (const fd of fds) closeFd(fd);
 });
 
+function moduleUrl(name: string): string {
+  return new URL(`../../src/${name}.js`, import.meta.url).href;
+}
+
 void t.test('it outlives the process', async (t) => {
   const script = `
-    import { OrphanedChannels } from '${new URL('../../src/daemon/orphaned-channels.js', import.meta.url)}';
-    import { Supervisor } from '${new URL('../../src/daemon/supervisor.js', import.meta.url)}';
-    import { createEventFd } from '${new URL('../../src/sys/index.js', import.meta.url)}';
+    import { OrphanedChannels } from '${moduleUrl('daemon/orphaned-channels')}';
+    import { Supervisor } from '${moduleUrl('daemon/supervisor')}';
+    import { createEventFd } from '${moduleUrl('sys/index')}';
     const warn = (event, details) => console.log(details.holder);
     const orphans = new OrphanedChannels(new Supervisor({}, () => undefined), { warn, error: warn });
     await orphans.keep([createEventFd()]);

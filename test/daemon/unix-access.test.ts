@@ -47,9 +47,7 @@ void t.test('the owner of chown', async (t) => {
 void t.test('a socket at work', async (t) => {
   const isRoot = process.getuid?.() === 0;
   const owner = isRoot ? '12345:54321' : `:${process.getgid?.() ?? 0}`;
-  const { daemon, socket } = await startSimulated(t, [
-    ...['--unix-mode', '660', '--unix-owner', owner],
-  ]);
+  const { daemon, socket } = await startSimulated(t, ['--unix-mode', '660', '--unix-owner', owner]);
   const stat = statSync(socket);
   t.equal(stat.mode & 0o777, 0o660);
   if (isRoot) t.strictSame([stat.uid, stat.gid], [12_345, 54_321]);

@@ -31,6 +31,8 @@ export interface EnvironmentOptions {
   readonly report: (what: string) => void;
   /** Somebody may have to wake: a lane or a back end. */
   readonly poke: () => void;
+  /** The front end broke a ring. */
+  readonly ringBroken: (queueId: number) => void;
 }
 
 export class Environment {
@@ -52,7 +54,7 @@ export class Environment {
   isDeferringAllowed = false;
   #queueId = 0;
 
-  constructor({ scheduler, plan, report, poke }: EnvironmentOptions) {
+  constructor({ scheduler, plan, report, poke, ringBroken }: EnvironmentOptions) {
     this.scheduler = scheduler;
     this.plan = plan;
     this.xenstored = new Xenstored({
@@ -80,7 +82,7 @@ export class Environment {
       refusesFlushes: plan.refusesFlushes,
       served: poke,
     });
-    this.rings.onBroken = (queueId) => report(`the back end found ring ${queueId} broken`);
+    this.rings.onBroken = ringBroken;
     this.guest = new GuestHost(
       {
         xenstored: this.xenstored,
@@ -183,6 +185,14 @@ export class Environment {
     await this.store.transaction(async (transaction) => {
       if ((await transaction.tryRead(`${path}/state`)) === undefined) return;
       await transaction.write(`${path}/${key}`, value);
+    });
+  }
+
+  /** Writes another state over Connected, as somebody with a shell could. */
+  async forceState(state: string): Promise<void> {
+    const path = `${this.backendPath}/state`;
+    await this.store.transaction(async (transaction) => {
+      if ((await transaction.tryRead(path)) === '4') await transaction.write(path, state);
     });
   }
 

@@ -50,6 +50,8 @@ export class GuestHost implements XenHost {
   readonly #channels = new Set<EventChannelHandle>();
   /** Channels of before a restore: the kernel has forgotten them, and closing one is its end. */
   readonly #dead = new Set<EventChannelHandle>();
+  /** What the kernel took back from dead processes: their front ends do not know it. */
+  readonly #taken = new Set<GrantedPages | EventChannelHandle>();
   readonly #poisoned: Poisoned[] = [];
   xenbus: GuestXenbus | undefined;
   /** Memory that is given back is watched; not worth it once nobody is left to touch it. */
@@ -76,6 +78,7 @@ export class GuestHost implements XenHost {
       grefs,
       revoke: () => {
         if (!this.#held.delete(pages)) {
+          if (this.#taken.has(pages)) return;
           this.#parts.report('pages were given back twice');
           return;
         }
@@ -102,6 +105,7 @@ export class GuestHost implements XenHost {
       return;
     }
     if (!this.#channels.delete(handle)) {
+      if (this.#taken.has(handle)) return;
       this.#parts.report(`port ${handle.port} was closed twice`);
       return;
     }
@@ -124,8 +128,14 @@ export class GuestHost implements XenHost {
   /** The process dies: the kernel takes back all that it had. */
   exit(): void {
     this.#isExiting = true;
-    for (const pages of this.#held) pages.revoke();
-    for (const handle of this.#channels) this.unbindEventChannel(handle);
+    for (const pages of this.#held) {
+      pages.revoke();
+      this.#taken.add(pages);
+    }
+    for (const handle of this.#channels) {
+      this.unbindEventChannel(handle);
+      this.#taken.add(handle);
+    }
     this.#isExiting = false;
   }
 

@@ -25,6 +25,8 @@ export class Liar {
   #next: Lie | undefined;
   /** Told, or being told: nothing true comes after it. */
   hasLied = false;
+  /** The producer index is a lie. */
+  isIndexBent = false;
   /** What it said. */
   told: Lie | undefined;
 
@@ -37,9 +39,11 @@ export class Liar {
     const { words } = this.#area;
     if (lie === 'producer-ahead') {
       this.#tell(lie);
+      this.isIndexBent = true;
       Atomics.add(words, RSP_PROD, this.#area.slotCount + 1);
     } else if (lie === 'producer-back') {
       this.#tell(lie);
+      this.isIndexBent = true;
       Atomics.sub(words, RSP_PROD, 1);
     } else {
       this.#next = lie;

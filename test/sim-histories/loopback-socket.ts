@@ -158,9 +158,10 @@ function fail(fd: number): -1 {
   return -1;
 }
 
-libc.recv = (fd, address, size, flags) =>
+const calls: { -readonly [Name in keyof typeof libc]: (typeof libc)[Name] } = libc;
+calls.recv = (fd, address, size, flags) =>
   open.get(fd)?.read(address, size) ?? recv(fd, address, size, flags);
-libc.readv = (fd, address, count) =>
+calls.readv = (fd, address, count) =>
   open.get(fd)?.readv(address, count) ?? readv(fd, address, count);
-libc.writev = (fd, address, count) =>
+calls.writev = (fd, address, count) =>
   open.get(fd)?.writev(address, count) ?? writev(fd, address, count);

@@ -126,7 +126,7 @@ export class Scheduler implements Clock {
       event.run();
       if (!this.#isTouched) continue;
       this.#isTouched = false;
-      for (let round = 0; round < ROUNDS; round++) await undefined;
+      for (let round = 0; round < ROUNDS; round++) await Promise.resolve();
     }
     return true;
   }

@@ -136,7 +136,7 @@ export class ServedProcess {
 
   /** Ends the lanes and closes the vbd. */
   async close(): Promise<FrontendEnd | undefined> {
-    for (const lane of this.lanes) lane.isStopped = true;
+    for (const lane of this.lanes) lane.stop();
     const end = await this.frontend?.close();
     this.#options.environment.guest.isWatching = false;
     if (end?.isBackendFinished === true) {

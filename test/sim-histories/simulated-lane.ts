@@ -160,9 +160,26 @@ export class SimulatedLane implements LaneCore {
     return this.#places.size;
   }
 
+  /** Ends it. Whoever waits for an order to be carried out is told, as by the end of a thread. */
+  stop(): void {
+    this.isStopped = true;
+    for (const order of this.#orders.splice(0)) this.#endOrder(order);
+    this.#quiet?.();
+  }
+
+  #endOrder(order: Order): void {
+    this.#scheduler.touch();
+    if (order.type === 'drain') order.done(0);
+    else if ('done' in order) order.done();
+  }
+
   /** Gives an order; it is carried out in a later turn. */
   order(order: Order): void {
     this.#scheduler.soon(() => {
+      if (this.isStopped) {
+        this.#endOrder(order);
+        return;
+      }
       this.#orders.push(order);
       this.poke();
     });

@@ -54,6 +54,11 @@ class RecordingEngine extends BlkbackEngine {
     return true;
   }
 
+  override publish(): boolean {
+    // An honest index would take the lie back.
+    return this.liar.isIndexBent ? false : super.publish();
+  }
+
   override execute(job: Job): void {
     super.execute(job);
     if (isFlush(job) && job.status === 0) this.#disk.flushUpTo(this.#flushes.get(job) ?? 0);

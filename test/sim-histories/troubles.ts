@@ -78,16 +78,23 @@ async function resize(history: History, sizeBytes: number): Promise<void> {
 }
 
 export const TROUBLES: Readonly<Record<TroubleName, Trouble>> = {
-  'force-closing': ({ environment }) => environment.writeBackendKey('state', '5'),
+  'force-closing': ({ environment }) => environment.forceState('5'),
 
   /** Nobody can tell this from a back end that is finished; the kernel keeps the pages for it. */
   async 'force-closed'({ environment }) {
     environment.isDeferringAllowed = true;
-    await environment.writeBackendKey('state', '6');
+    await environment.forceState('6');
   },
 
-  rebind: (history) => rebind(history, StopMode.CRASH, false),
-  'rebind-reattach': (history) => rebind(history, StopMode.CRASH, true),
+  rebind: (history) =>
+    rebind(history, history.scheduler.random.pick([StopMode.CRASH, StopMode.DRAIN]), false),
+
+  /**
+   * Only a ring whose requests were all answered can be taken up again: the responses of a ring lie
+   * on top of its requests.
+   */
+  'rebind-reattach': (history) => rebind(history, StopMode.DRAIN, true),
+
   'power-loss': (history) => rebind(history, StopMode.POWER_LOSS, false),
 
   /** The driver dies, what it had taken is still executed, and then the cache is lost. */
@@ -198,7 +205,9 @@ export const TROUBLES: Readonly<Record<TroubleName, Trouble>> = {
   async 'absurd-size'(history) {
     const { environment, scheduler } = history;
     const { process } = history;
-    if (process?.isServing !== true || process.frontend?.state !== 'connected') return;
+    const { frontend } = process ?? {};
+    const isSettled = process?.isServing === true && frontend?.state === 'connected';
+    if (!isSettled || frontend.attachment?.backendPath !== environment.backendPath) return;
     const size = scheduler.random.pick(['0', '-1', 'many', '99999999999999999999', '']);
     await environment.writeBackendKey('sectors', size);
     await environment.writeBackendKey('state', '4');

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { createConnection, type Socket } from 'node:net';
 
 /** Longer than any server under test may take, and short enough for a test to end. */
-const RECEIVE_TIMEOUT_MS = 20_000;
+const RECEIVE_TIMEOUT_MS = 60_000;
 
 /** Where a server listens. */
 export type Address = { readonly path: string } | { readonly host: string; readonly port: number };

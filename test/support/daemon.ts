@@ -15,10 +15,10 @@ export const XENBLK_NBD: string = fileURLToPath(
   new URL('../../bin/xenblk-nbd.js', import.meta.url),
 );
 
-/** A start takes well under a second on a quiet machine. */
-const READY_TIMEOUT_MS = 15_000;
+/** A start takes about a second; a busy machine may need much longer. */
+const READY_TIMEOUT_MS = 60_000;
 /** The daemon bounds its own drain; this is beyond it. */
-const STOP_TIMEOUT_MS = 20_000;
+const STOP_TIMEOUT_MS = 60_000;
 
 /** Runs the command to its end, for command lines that do not stay. */
 export function runXenblkNbd(

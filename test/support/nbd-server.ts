@@ -6,8 +6,8 @@ import { Daemon } from './daemon.ts';
 import { eventually } from './eventually.ts';
 import { BackgroundProgram, describeEnd, findProgram, killAtExit, mustRun } from './program.ts';
 
-const READY_TIMEOUT_MS = 15_000;
-const STOP_TIMEOUT_MS = 20_000;
+const READY_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 60_000;
 
 export interface ServeOptions {
   /** The raw disk image to serve. */

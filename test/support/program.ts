@@ -85,10 +85,12 @@ export class BackgroundProgram {
   #result: ProgramResult | undefined;
   #onOutput: (() => void) | undefined;
 
-  /** @throws Error when the program cannot be started at all. */
+  /** A program that does not exist ends with exit code 127. */
   constructor(command: string, args: readonly string[], options: ProgramOptions = {}) {
     this.#commandLine = [command, ...args].join(' ');
-    const child = spawn(command, args, {
+    // tap would load itself into every Node it sees started. What tests start runs as users run it:
+    // env takes tap's NODE_OPTIONS away again, and becomes the program.
+    const child = spawn('env', ['-u', 'NODE_OPTIONS', command, ...args], {
       stdio: ['pipe', 'pipe', 'pipe'],
       cwd: options.cwd,
       env: { ...process.env, ...options.env },

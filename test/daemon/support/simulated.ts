@@ -55,7 +55,7 @@ export function loggedSoon(
   event: string,
   count = 1,
 ): Promise<Record<string, unknown>[]> {
-  return eventually(`${count} lines of the log about ${event}`, 5000, () => {
+  return eventually(`${count} lines of the log about ${event}`, 30_000, () => {
     const lines = logged(daemon.log, event);
     return lines.length >= count ? lines : undefined;
   });

@@ -138,6 +138,8 @@ class Lane implements LaneCore {
     if (!this.#isBroken) this.engine.pump();
     this.#publish();
     this.#sendReplies();
+    // Operations come back with their replies, or without any when their clients have left.
+    while (this.#awaiting.length > 0 && this.engine.hasFree) this.#awaiting.shift()?.wake();
     if (this.isDraining) this.#watchDrain();
     if (this.#isHeld) this.#watchQuiet();
   }
@@ -247,12 +249,11 @@ class Lane implements LaneCore {
     this.#dirtyNext = dirty;
     for (const connection of dirty) connection.flushReplies();
     dirty.length = 0;
-    // Replies that have left gave back pages and operations for which others may be waiting.
+    // Replies that have left gave back pages for which others may be waiting.
     if (!this.#isBroken) {
       this.engine.pump();
       this.#publish();
     }
-    while (this.#awaiting.length > 0 && this.engine.hasFree) this.#awaiting.shift()?.wake();
   }
 
   // --- messages

@@ -193,8 +193,8 @@ void t.test('the tsconfig of each folder enforces the table', async (t) => {
 
 /** Compiles a folder in a copy of its own. Resolves with what the compiler said. */
 function compile(copy: string, folder: string): Promise<{ isClean: boolean; output: string }> {
-  // The native compiler itself: its launcher is a Node program, and the test runner loads hooks into
-  // every Node program that a test starts, which the launcher does not bear.
+  // The native compiler itself: its launcher is a Node program, and the test runner loads hooks
+  // into every Node program that a test starts, which the launcher does not bear.
   const platform = `typescript-${process.platform}-${process.arch}`;
   const tsc = join(ROOT, 'node_modules/@typescript', platform, 'lib/tsc');
   return new Promise((resolve) => {

@@ -21,6 +21,7 @@ function outcome(change: Partial<BootOutcome> & { events?: readonly ReportEvent[
   const { events = goodEvents, ...rest } = change;
   return {
     exitCode: 33,
+    signal: null,
     timedOut: false,
     reportLines: events.map(formatReportEvent),
     consoleLines: ['[    2.0] Grant table initialized'],
@@ -38,7 +39,7 @@ const bad: Record<string, Parameters<typeof outcome>[0]> = {
   'power-off, panic or reboot after all went well': { exitCode: 0 },
   'dom0 said that something failed': { exitCode: 35 },
   'QEMU failed': { exitCode: 1 },
-  'QEMU was killed': { exitCode: null },
+  'QEMU was killed': { exitCode: null, signal: 'SIGKILL' },
   'out of time, though with the right code': { timedOut: true },
   'nothing was reported': { events: [] },
   'no plan': { events: goodEvents.filter(({ event }) => event !== 'plan') },

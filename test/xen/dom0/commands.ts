@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 /** What a program printed on stdout; rejects with what it printed on stderr. */
 export function run(program: string, ...args: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
-    execFile(program, args, { timeout: 60_000, maxBuffer: 16 << 20 }, (error, stdout, stderr) => {
+    execFile(program, args, { timeout: 600_000, maxBuffer: 16 << 20 }, (error, stdout, stderr) => {
       if (error === null) return resolve(stdout);
       const why = stderr.trim() === '' ? error.message : stderr.trim();
       reject(new Error(`${program} ${args.join(' ')}: ${why}`, { cause: error }));

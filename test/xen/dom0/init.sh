@@ -12,9 +12,19 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts
 mount -t devpts devpts /dev/pts # without it xenconsoled fails
-mount -t tmpfs tmpfs /tmp
+mount -t tmpfs -o size=80% tmpfs /tmp
 mount -t tmpfs tmpfs /run
 ip link set lo up
+
+cd /opt/xenblk-nbd || cd /
+if grep -q lab.role=guest /proc/cmdline; then
+  # The same file system serves a guest of dom0's, see guest-domain.ts.
+  for module in xen-evtchn xen-gntalloc loop nbd ext4; do modprobe $module; done
+  modprobe crc32c_generic
+  node build/test/xen/guest/agent.js
+  echo "init: the agent ended with $?"
+  poweroff -f
+fi
 
 REPORT=/dev/ttyS1
 stty -F $REPORT raw -echo
@@ -59,12 +69,15 @@ modprobe crc32c_generic
 mount -t xenfs xenfs /proc/xen
 xenstored --pid-file /run/xenstored.pid || echo "init: xenstored failed"
 xen-init-dom0 || echo "init: xen-init-dom0 failed"
+mkdir -p /run/xen
+xenconsoled --log=guest --log-dir=/var/log/xen --pid-file=/run/xenconsoled.pid
 read -r uptime _ </proc/uptime
 report "{\"event\":\"dom0-up\",\"uptimeSeconds\":$uptime}"
 
-cd /opt/xenblk-nbd || exit 1
 if [ "$mode" = shell ]; then
   sh /lab-shell >$REPORT 2>&1
   leave 021
 fi
-if node build/test/xen/dom0/main.js; then leave 020; else leave 021; fi
+if node build/test/xen/dom0/main.js; then leave 020; fi
+dmesg | tail -n 20
+leave 021

@@ -1,5 +1,6 @@
 // A disk of blocks, each filled with one number, and what may be on it.
 import { ok } from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 
 /** A block full of one number. */
 export function stampedBlock(stamp: number, blockBytes: number): Buffer {
@@ -44,6 +45,13 @@ export class ExpectedDisk {
   /** A write to this block was sent and not answered. */
   isBusy(block: number): boolean {
     return this.#inFlight.has(block);
+  }
+
+  /** SHA-256 of the disk as acknowledged, when nothing is in flight. */
+  digest(): string {
+    const hash = createHash('sha256');
+    for (const stamp of this.#acknowledged) hash.update(stampedBlock(stamp, this.#blockBytes));
+    return hash.digest('hex');
   }
 
   /** Checks the whole disk; from then on each block is expected to hold what it holds. */

@@ -1,8 +1,9 @@
-// XenStore through Xen's own command line tools: a witness that shares no code with ours.
+// XenStore through Xen's own command line tools: a witness that shares no code with ours. -R: without
+// it they translate backslashes.
 import { run } from './commands.ts';
 
 export async function storeRead(path: string): Promise<string> {
-  return (await run('xenstore-read', path)).replace(/\n$/, '');
+  return (await run('xenstore-read', '-R', path)).replace(/\n$/, '');
 }
 
 /** The value, or undefined when there is no such node. */
@@ -18,7 +19,7 @@ export async function storeExists(path: string): Promise<boolean> {
 }
 
 export async function storeWrite(values: Readonly<Record<string, string>>): Promise<void> {
-  await run('xenstore-write', ...Object.entries(values).flat());
+  await run('xenstore-write', '-R', ...Object.entries(values).flat());
 }
 
 export async function storeRemove(...paths: string[]): Promise<void> {

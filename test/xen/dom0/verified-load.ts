@@ -32,7 +32,7 @@ export class VerifiedLoad {
   #nextStamp = 1;
   #isStopping = false;
   #completed = 0;
-  #failure: unknown;
+  #failure: Error | undefined;
 
   private constructor(options: LoadOptions, clients: NbdClient[]) {
     this.#options = options;
@@ -59,6 +59,11 @@ export class VerifiedLoad {
     return this.#completed;
   }
 
+  /** What went wrong, if anything did. */
+  get failure(): Error | undefined {
+    return this.#failure;
+  }
+
   /** Waits until `count` more requests were answered: the load is alive. */
   async waitForProgress(count: number, timeoutMs: number): Promise<void> {
     const goal = this.#completed + count;
@@ -70,16 +75,21 @@ export class VerifiedLoad {
     }
   }
 
-  /** Ends the load, flushes, and compares the whole disk with the backing file. */
-  async finish(backingFile: string): Promise<void> {
+  /** Ends the load, flushes and disconnects. From then on every write is acknowledged. */
+  async stop(): Promise<void> {
     this.#isStopping = true;
     await Promise.all(this.#workers);
     if (this.#failure !== undefined) throw this.#failure;
     const [first] = this.#clients;
     ok(first !== undefined);
     strictEqual((await first.flush()).error, Errno.OK);
-    this.disk.settle(readFileSync(backingFile), `seed ${this.#options.seed}`);
     for (const client of this.#clients) await client.disconnect();
+  }
+
+  /** Ends the load and compares the whole disk with the backing file. */
+  async finish(backingFile: string): Promise<void> {
+    await this.stop();
+    this.disk.settle(readFileSync(backingFile), `seed ${this.#options.seed}`);
   }
 
   /** One request after the other, until told to stop. The first failure of any stops all. */
@@ -87,7 +97,7 @@ export class VerifiedLoad {
     try {
       while (!this.#isStopping && this.#failure === undefined) await this.#oneRequest(client);
     } catch (error) {
-      this.#failure ??= error;
+      this.#failure ??= error instanceof Error ? error : new Error(String(error));
     }
   }
 

@@ -99,11 +99,13 @@ function toolsKey(packages: UnpackedPackages): string {
   for (const file of ['image.js', 'cpio.js', 'kernel-modules.js', 'shared-libraries.js']) {
     hash.update(readFileSync(join(code, file)));
   }
-  hash.update(readFileSync(initScript));
+  hash.update(readFileSync(initScript)).update(readFileSync(hotplugScript));
   return hash.digest('hex').slice(0, 16);
 }
 
 const initScript = join(dom0SourceFolder, 'init.sh');
+/** What xl runs for a disk. */
+const hotplugScript = join(dom0SourceFolder, 'block-hotplug.sh');
 
 function nodeKey(): string {
   const { size, mtimeMs } = statSync(process.execPath);
@@ -137,6 +139,13 @@ function toolsArchive({ root, kernelRelease }: UnpackedPackages): CpioArchive {
   // The kernel opens it as the standard streams of init, before anything is mounted.
   archive.addCharacterDevice('/dev/console', 5, 1);
   archive.addFile('/init', readFileSync(initScript), 0o755);
+
+  archive.addFile(
+    '/boot/vmlinuz',
+    readFileSync(join(root, `boot/vmlinuz-${kernelRelease}`)),
+    0o644,
+  );
+  archive.addFile('/etc/xen/scripts/block-lab', readFileSync(hotplugScript), 0o755);
 
   const busybox = join(root, 'bin/busybox');
   archive.addFile('/usr/bin/busybox', readFileSync(busybox), 0o755);

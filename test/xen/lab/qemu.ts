@@ -29,6 +29,8 @@ export interface BootOptions {
 export interface BootOutcome {
   /** QEMU's exit code; null when it was killed. */
   readonly exitCode: number | null;
+  /** What killed it, if anything did. */
+  readonly signal: NodeJS.Signals | null;
   readonly timedOut: boolean;
   readonly reportLines: readonly string[];
   readonly consoleLines: readonly string[];
@@ -39,7 +41,7 @@ export interface BootOutcome {
 const GRACE_MS = 10_000;
 
 const XEN_ARGUMENTS =
-  'console=com1 com1=115200,8n1 dom0_mem=1280M,max:1280M loglvl=warning guest_loglvl=warning';
+  'console=com1 com1=115200,8n1 dom0_mem=1664M,max:1664M loglvl=warning guest_loglvl=warning';
 // No comma may stand here: it would end the module's arguments.
 const DOM0_ARGUMENTS = 'console=hvc0 rdinit=/init panic=1 mitigations=off loglevel=5';
 
@@ -91,7 +93,8 @@ function writeInitrd(path: string, options: BootOptions): void {
 }
 
 function qemuArguments(image: Image, initrd: string, reportSocket: string): string[] {
-  const machine = '-M pc -cpu max,-smap -smp 1 -m 3072 -accel tcg,thread=multi';
+  // No AVX: QEMU 7.2 mixes up its registers between domains, and programs crash in dom0 and guest.
+  const machine = '-M pc -cpu Nehalem -smp 1 -m 3072 -accel tcg,thread=multi';
   const noExtras = '-nographic -nodefaults -no-reboot -monitor none';
   const exitDevice = '-device isa-debug-exit,iobase=0xf4,iosize=4';
   const serialLines = ['-serial', 'stdio', '-serial', `unix:${reportSocket}`];
@@ -104,7 +107,7 @@ function runQemu(
   args: string[],
   timer: Deadline,
   onOutput: (text: string) => void,
-): Promise<{ exitCode: number | null; timedOut: boolean }> {
+): Promise<Pick<BootOutcome, 'exitCode' | 'signal' | 'timedOut'>> {
   return new Promise((resolve, reject) => {
     const qemu = spawn('qemu-system-x86_64', args, { stdio: ['ignore', 'pipe', 'pipe'] });
     let timedOut = false;
@@ -118,10 +121,10 @@ function runQemu(
     qemu.stdout.on('data', (chunk: Buffer) => onOutput(chunk.toString('latin1')));
     qemu.stderr.on('data', (chunk: Buffer) => onOutput(`qemu: ${chunk.toString('utf8')}`));
     qemu.once('error', reject);
-    qemu.once('close', (exitCode) => {
+    qemu.once('close', (exitCode, signal) => {
       timer.stop();
       process.removeListener('exit', killQemu);
-      resolve({ exitCode, timedOut });
+      resolve({ exitCode, signal, timedOut });
     });
   });
 }

@@ -62,7 +62,7 @@ export function judge(outcome: BootOutcome): Verdict {
   }
   if (runEnds.length !== 1) reasons.push('dom0 did not say once that the run had ended');
   if (outcome.timedOut) reasons.push(`the time of ${outcome.durationMs} ms was up`);
-  else if (outcome.exitCode !== EXIT_ALL_PASSED) reasons.push(describeExit(outcome.exitCode));
+  else if (outcome.exitCode !== EXIT_ALL_PASSED) reasons.push(describeExit(outcome));
   const troubleLine = findTrouble(outcome.consoleLines);
   if (troubleLine !== undefined) reasons.push(`the console shows: ${troubleLine.trim()}`);
 
@@ -72,8 +72,8 @@ export function judge(outcome: BootOutcome): Verdict {
   return { passed, failed: failed === 0 && reasons.length > 0 ? 1 : failed, reasons };
 }
 
-function describeExit(exitCode: number | null): string {
+function describeExit({ exitCode, signal }: BootOutcome): string {
   if (exitCode === EXIT_SOME_FAILED) return 'dom0 reported failures';
   if (exitCode === 0) return 'the machine went down by itself: a crash, panic, reboot or power-off';
-  return `QEMU ended with ${exitCode === null ? 'a signal' : `exit code ${exitCode}`}`;
+  return `QEMU ended with ${exitCode === null ? signal : `exit code ${exitCode}`}`;
 }

@@ -1,7 +1,9 @@
 // The order in which the scenarios run in dom0.
 import type { Scenario } from '../scenario.ts';
+import { features } from './features.ts';
 import { fileSystem } from './file-system.ts';
 import { fixtureWorks } from './fixture-works.ts';
+import { guest } from './guest.ts';
 import { killed } from './killed.ts';
 import { logIsClean } from './log-is-clean.ts';
 import { realHost } from './real-host.ts';
@@ -16,7 +18,9 @@ export const scenarios: readonly Scenario[] = [
   ...takeOver,
   fileSystem,
   ...servedBasics,
+  ...features,
   killed,
   backendTroubles,
+  guest,
   logIsClean,
 ];

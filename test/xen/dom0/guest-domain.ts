@@ -1,0 +1,138 @@
+/**
+ * A PV guest of dom0's, made by xl from dom0's own kernel and files. Its disks are loop devices of
+ * dom0's, served by xen-blkback. Inside it runs test/xen/guest/agent.ts.
+ */
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import {
+  AGENT_PATH,
+  type AgentCommand,
+  type AgentCommands,
+  type AgentRequest,
+  type AgentResponse,
+} from '../guest/protocol.ts';
+import { eventually, run } from './commands.ts';
+import type { Lab } from './scenario.ts';
+import { storeReadIfAny, storeWrite } from './store.ts';
+
+const RAMDISK = '/tmp/guest.cpio';
+const BOOT_TIMEOUT_MS = 600_000;
+const COMMAND_TIMEOUT_MS = 600_000;
+const XL_TIMEOUT_MS = 600_000;
+
+/** A disk for a guest, e.g. `xvda`, on a loop device. */
+export function diskSpecification(name: string, loopDevice: string): string {
+  return (
+    `format=raw,vdev=${name},access=rw,backendtype=phy,` +
+    `script=/etc/xen/scripts/block-lab,target=${loopDevice}`
+  );
+}
+
+export class GuestDomain {
+  readonly name: string;
+  #lastRequestId = 0;
+
+  private constructor(name: string) {
+    this.name = name;
+  }
+
+  /** Creates the guest and waits until its agent answers. Destroyed at the end. */
+  static async create(lab: Lab, name: string, disks: readonly string[]): Promise<GuestDomain> {
+    const packMs = Date.now();
+    await packRamdisk();
+    lab.step(`the guest's first file system is packed: ${Date.now() - packMs} ms`);
+    const config = `/tmp/${name}.cfg`;
+    writeFileSync(
+      config,
+      [
+        `name = "${name}"`,
+        'type = "pv"',
+        'kernel = "/boot/vmlinuz"',
+        `ramdisk = "${RAMDISK}"`,
+        'extra = "console=hvc0 rdinit=/init lab.role=guest mitigations=off loglevel=5"',
+        'memory = 640',
+        'vcpus = 1',
+        `disk = [ ${disks.map((disk) => `"${disk}"`).join(', ')} ]`,
+      ].join('\n'),
+    );
+    const guest = new GuestDomain(name);
+    lab.cleanUp(() => xl('destroy', name).then(() => {}));
+    const startMs = Date.now();
+    await xl('create', config);
+    await guest.#waitForAgent(lab);
+    lab.step(`guest ${name}: domain ${await guest.domid()}, up after ${Date.now() - startMs} ms`);
+    return guest;
+  }
+
+  async domid(): Promise<number> {
+    return Number((await xl('domid', this.name)).trim());
+  }
+
+  /** Asks the agent, and waits for its answer, also when the guest is restored meanwhile. */
+  async ask<Command extends AgentCommand>(
+    command: Command,
+    args: AgentCommands[Command]['args'],
+  ): Promise<AgentCommands[Command]['result']> {
+    const request: AgentRequest = { id: ++this.#lastRequestId, command, args };
+    const path = await this.#agentPath();
+    await storeWrite({ [`${path}/request`]: JSON.stringify(request) });
+    const answer = await eventually(
+      `the guest answers ${command}`,
+      COMMAND_TIMEOUT_MS,
+      async () => {
+        const text = await storeReadIfAny(`${path}/response`);
+        const response = text === undefined ? undefined : (JSON.parse(text) as AgentResponse);
+        return response?.id === request.id ? response : undefined;
+      },
+    );
+    if (!answer.ok) throw new Error(`in the guest, ${command}: ${answer.error}`);
+    return answer.result as AgentCommands[Command]['result'];
+  }
+
+  /** Waits until the load in the guest has had `count` more answers. */
+  async waitForProgress(count: number): Promise<void> {
+    const { completed: before } = await this.ask('loadState', null);
+    await eventually(`${count} more requests are answered`, COMMAND_TIMEOUT_MS, async () => {
+      const { completed, failure } = await this.ask('loadState', null);
+      if (failure !== null) throw new Error(`the load in the guest: ${failure}`);
+      return completed >= before + count ? true : undefined;
+    });
+  }
+
+  /** What the guest has printed on its console. */
+  consoleText(): string {
+    return readFileSync(`/var/log/xen/guest-${this.name}.log`, 'utf8');
+  }
+
+  async #agentPath(): Promise<string> {
+    return `/local/domain/${await this.domid()}/${AGENT_PATH}`;
+  }
+
+  async #waitForAgent(lab: Lab): Promise<void> {
+    const path = await this.#agentPath();
+    await eventually("the guest's agent is ready", BOOT_TIMEOUT_MS, async () =>
+      (await storeReadIfAny(`${path}/ready`)) === '1' ? true : undefined,
+    ).catch((error: unknown) => {
+      lab.step(`the guest's console:\n${this.consoleText().slice(-4000)}`);
+      throw error;
+    });
+  }
+}
+
+/** Xen's toolstack; rejects with what it said. */
+export function xl(...args: string[]): Promise<string> {
+  return run('timeout', String(XL_TIMEOUT_MS / 1000), 'xl', ...args);
+}
+
+/** dom0's own files as the guest's first file system, once. */
+function packRamdisk(): Promise<void> {
+  packed ??= (async () => {
+    const withContent = 'bin sbin lib lib64 usr etc var init opt';
+    const empty = 'proc sys dev run tmp root mnt';
+    const names = `find ${withContent} -xdev; for name in ${empty}; do echo $name; done`;
+    await run('sh', '-c', `cd / && { ${names}; } | cpio -o -H newc > ${RAMDISK}`);
+  })();
+  return packed;
+}
+
+let packed: Promise<void> | undefined;

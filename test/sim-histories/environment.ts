@@ -88,6 +88,7 @@ export class Environment {
         xenstored: this.xenstored,
         grants: this.grants,
         channels: this.channels,
+        nowMs: () => scheduler.nowMs(),
         report,
         deferred: (count) => {
           if (this.isDeferringAllowed) return;

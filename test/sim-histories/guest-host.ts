@@ -31,6 +31,7 @@ export interface GuestParts {
   readonly xenstored: Xenstored;
   readonly grants: GrantTable;
   readonly channels: EventChannelTable;
+  readonly nowMs: () => number;
   /** Told of what must not happen. */
   readonly report: (what: string) => void;
   /** A page was given back that the back end has mapped. */
@@ -50,6 +51,7 @@ export class GuestHost implements XenHost {
   readonly #channels = new Set<EventChannelHandle>();
   /** Channels of before a restore: the kernel has forgotten them, and closing one is its end. */
   readonly #dead = new Set<EventChannelHandle>();
+  readonly #boundAtMs = new Map<EventChannelHandle, number>();
   /** What the kernel took back from dead processes: their front ends do not know it. */
   readonly #taken = new Set<GrantedPages | EventChannelHandle>();
   readonly #poisoned: Poisoned[] = [];
@@ -96,6 +98,7 @@ export class GuestHost implements XenHost {
   bindEventChannel(domid: number): EventChannelHandle {
     const handle = this.#parts.channels.bindUnbound(this.domid, domid);
     this.#channels.add(handle);
+    this.#boundAtMs.set(handle, this.#parts.nowMs());
     return handle;
   }
 
@@ -137,6 +140,11 @@ export class GuestHost implements XenHost {
       this.#taken.add(handle);
     }
     this.#isExiting = false;
+  }
+
+  /** When the first of these was bound. */
+  boundAtMs(handles: readonly EventChannelHandle[]): number {
+    return Math.min(...handles.map((handle) => this.#boundAtMs.get(handle) ?? 0));
   }
 
   /** Ports that the process still holds, and those that it must hold for ever. */

@@ -1,16 +1,17 @@
 /**
- * One history: a world from a seed, run to its end and judged. `playHistory` is all that callers
- * need; the class is what clients and troubles see of it.
+ * One history: a world from a seed, run to its end and judged. What its clients and troubles see of
+ * it; play-history.ts is for those who only want to know how it ends.
  */
 
 import type { Attachment, Clock } from '../../src/frontend/index.ts';
 import { SeededRandom } from '../support/random.ts';
+import type { ClientPlan, ClientWorld } from './client-world.ts';
 import { DiskModel } from './disk-model.ts';
 import { Environment } from './environment.ts';
 import { checkAtRest, checkClosed, checkDisk } from './final-checks.ts';
 import type { Liar } from './liar.ts';
 import type { Mutant } from './mutant.ts';
-import { type ClientPlan, type ClientWorld, NbdRequester } from './nbd-requester.ts';
+import { NbdRequester } from './nbd-requester.ts';
 import { constantBytes } from './payloads.ts';
 import { drawPlan, type HistoryPlan, type PlanWish } from './plan.ts';
 import { Scheduler } from './scheduler.ts';
@@ -41,29 +42,7 @@ export interface HistoryResult {
 }
 
 /** Raised in the midst of a history that turned out to be wrong. */
-class HistoryOver extends Error {}
-
-/** Plays the history of a seed. Never rejects; what is wrong is in the result. */
-export async function playHistory(options: HistoryOptions): Promise<HistoryResult> {
-  const history = new History(options);
-  const onRejection = (reason: unknown): void =>
-    history.report(`unhandled rejection: ${text(reason)}`);
-  process.on('unhandledRejection', onRejection);
-  try {
-    await history.play();
-  } catch (error) {
-    if (!(error instanceof HistoryOver)) history.report(`it threw: ${text(error)}`);
-  } finally {
-    history.free();
-    await new Promise((resolve) => setImmediate(resolve));
-    process.off('unhandledRejection', onRejection);
-  }
-  return history.result();
-}
-
-function text(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
-}
+export class HistoryOver extends Error {}
 
 export class History implements ClientWorld {
   readonly seed: number;
@@ -74,6 +53,8 @@ export class History implements ClientWorld {
   process: ServedProcess | undefined;
   /** Requests may fail: errors were made on purpose, or the disk has shrunk. */
   mayFail: boolean;
+  /** The vbd was taken away for good. */
+  isUnplugged = false;
   /** The back end has lied: its data cannot be believed any more. */
   hasLied = false;
   readonly #mutant: Mutant | undefined;
@@ -111,6 +92,7 @@ export class History implements ClientWorld {
         if (!this.hasLied) this.report(`the back end found ring ${queueId} broken`);
       },
     });
+    mutant?.changeEnvironment?.(this.environment);
     this.model = new DiskModel(constantBytes(0, this.plan.maxBytes));
   }
 
@@ -160,7 +142,7 @@ export class History implements ClientWorld {
   async #makeTroubles(): Promise<void> {
     for (const { name, pauseMs } of this.plan.troubles) {
       await this.scheduler.sleep(pauseMs);
-      if (this.isEnded) return;
+      if (this.isEnded || this.isUnplugged) return;
       this.scheduler.trace('trouble', name);
       await TROUBLES[name](this);
     }
@@ -176,6 +158,7 @@ export class History implements ClientWorld {
         this.pokeLanes();
       },
       prepare: (lane) => this.#mutant?.changeLane?.(lane, this.scheduler.random),
+      prepareStore: (store) => this.#mutant?.changeStore?.(store, this.environment),
       events: {
         broken: (fault) => {
           this.scheduler.trace('process', `broken: ${fault}`);
@@ -194,14 +177,15 @@ export class History implements ClientWorld {
       },
     });
     this.process = process;
-    this.#mutant?.changeProcess?.(process);
     await process.start();
     for (const plan of this.plan.clients) this.#connect(plan);
   }
 
   /** Nothing of an old connection may be executed once a new one is used. */
   #attached(process: ServedProcess, { queues }: Attachment): void {
-    const others = this.environment.rings.othersThan(queues.map((queue) => queue.eventChannel));
+    const { rings, guest } = this.environment;
+    const channels = queues.map((queue) => queue.eventChannel);
+    const others = rings.othersThan(channels, guest.boundAtMs(channels));
     if (others.length > 0) {
       this.report(`a new connection is used while ring ${others.join(' and ')} is not finished`);
     }

@@ -44,7 +44,8 @@ export class Liar {
     } else if (lie === 'producer-back') {
       this.#tell(lie);
       this.isIndexBent = true;
-      Atomics.sub(words, RSP_PROD, 1);
+      // Behind what the front end has read, however much it has not read yet.
+      Atomics.sub(words, RSP_PROD, this.#area.slotCount + 1);
     } else {
       this.#next = lie;
     }

@@ -8,7 +8,7 @@
  */
 
 import { parseArgs } from 'node:util';
-import { playHistory } from './history.ts';
+import { playHistory } from './play-history.ts';
 import { TROUBLE_NAMES, type TroubleName } from './trouble-names.ts';
 
 const { values } = parseArgs({
@@ -23,9 +23,16 @@ const { values } = parseArgs({
 const isSingle = values.seed !== undefined && values.seeds === undefined;
 const count = isSingle ? 1 : Number(values.seeds ?? 200);
 const first = Number(values.seed ?? Date.now() % 2 ** 31);
-const troubles = values.trouble?.filter((name): name is TroubleName =>
-  TROUBLE_NAMES.includes(name as TroubleName),
-);
+const unknown = values.trouble?.find((name) => !isTroubleName(name));
+if (unknown !== undefined || !Number.isInteger(count) || !Number.isInteger(first)) {
+  console.error(
+    unknown === undefined
+      ? '--seed and --seeds take whole numbers.'
+      : `There is no trouble "${unknown}"; there are ${TROUBLE_NAMES.join(', ')}.`,
+  );
+  process.exit(2);
+}
+const troubles = values.trouble?.filter(isTroubleName);
 const startedMs = performance.now();
 const sums = { answers: 0, errors: 0, recoveries: 0, events: 0, failed: 0 };
 for (let index = 0; index < count; index++) {
@@ -39,6 +46,7 @@ for (let index = 0; index < count; index++) {
   if (result.violation === undefined) continue;
   sums.failed += 1;
   console.log(`seed ${seed}: ${result.violation}`);
+  if (!values.trace) console.log(`  to see it: npm run test:sim -- --seed ${seed} --trace`);
 }
 const seconds = (performance.now() - startedMs) / 1000;
 console.log(
@@ -47,3 +55,7 @@ console.log(
     `in ${seconds.toFixed(1)} s`,
 );
 process.exitCode = sums.failed === 0 ? 0 : 1;
+
+function isTroubleName(name: string): name is TroubleName {
+  return TROUBLE_NAMES.some((known) => known === name);
+}

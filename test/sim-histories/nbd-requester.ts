@@ -7,58 +7,14 @@
 
 import type { ExportInfo } from 'nbd-server-ts/protocol';
 import type { ReplyForm } from '../../src/dataplane/reply-header.ts';
-import { allocateMemory } from '../../src/sys/index.ts';
 import { Cmd, CmdFlag, Errno } from '../support/nbd-wire.ts';
 import { DISCARDED_BYTE } from './cached-disk.ts';
-import type { DiskModel, ModelWrite } from './disk-model.ts';
+import type { ClientPlan, ClientWorld } from './client-world.ts';
+import type { ModelWrite } from './disk-model.ts';
 import { LoopbackSocket, type SocketPeer } from './loopback-socket.ts';
 import { constantBytes, drawPayload, type Payload } from './payloads.ts';
 import { parseReply, type Reply } from './reply-parser.ts';
-import type { Scheduler } from './scheduler.ts';
-
-const COMPACT_MAGIC = 0x2560_9513;
-const EXTENDED_MAGIC = 0x21e4_1c71;
-const PAYLOAD_LEN = 0x20;
-
-/** Headers under way: as many as there can be at once, over and over. */
-const HEADER_BYTES = 32;
-const HEADERS = 8192;
-const headerMemory = allocateMemory(HEADERS * HEADER_BYTES);
-const headerView = new DataView(headerMemory.buffer);
-let nextHeader = 0;
-
-/** How a client behaves. */
-export interface ClientPlan {
-  readonly requests: number;
-  readonly maxInFlight: number;
-  /** Between two requests, on average. */
-  readonly pauseMs: number;
-  /** Whether its bytes come in small pieces. */
-  readonly isChoppy: boolean;
-  /** Whether it takes replies slowly. */
-  readonly isSlowReader: boolean;
-  /** Chance to leave instead of sending the next request. */
-  readonly leaveRate: number;
-  readonly agreement: ReplyForm;
-}
-
-/** What a client needs of its history. */
-export interface ClientWorld {
-  readonly scheduler: Scheduler;
-  readonly model: DiskModel;
-  /** Where requests like to go, in bytes. */
-  readonly hotSpots: readonly number[];
-  readonly trimGranularityBytes: number | undefined;
-  /** Told of what must not be. */
-  report(what: string): void;
-  /** Whether an error is a truthful answer now. */
-  mayAnswer(client: NbdRequester, errno: number): boolean;
-  /** Whether data can be believed: not after a lie. */
-  readonly isDataTrusted: boolean;
-  /** The lane has something to look at. */
-  pokeLanes(): void;
-  left(client: NbdRequester): void;
-}
+import { encodeHeader } from './request-header.ts';
 
 interface PendingRequest {
   readonly command: number;
@@ -270,19 +226,12 @@ export class NbdRequester implements SocketPeer {
   ): void {
     this.#cookies += 1;
     const cookie = this.#cookies;
-    const at = nextHeader * HEADER_BYTES;
-    nextHeader = (nextHeader + 1) % HEADERS;
     const { isExtended } = this.agreement;
-    const allFlags = flags | (isExtended && payload !== undefined ? PAYLOAD_LEN : 0);
-    headerView.setUint32(at, isExtended ? EXTENDED_MAGIC : COMPACT_MAGIC);
-    headerView.setUint16(at + 4, allFlags);
-    headerView.setUint16(at + 6, command);
-    headerView.setUint32(at + 8, this.id);
-    headerView.setUint32(at + 12, cookie);
-    headerView.setUint32(at + 16, 0);
-    headerView.setUint32(at + 20, offset);
-    if (isExtended) headerView.setUint32(at + 24, 0);
-    headerView.setUint32(at + (isExtended ? 28 : 24), lengthBytes);
+    const hasPayload = payload !== undefined;
+    const header = encodeHeader(
+      { command, flags, owner: this.id, cookie, offset, lengthBytes, hasPayload },
+      isExtended,
+    );
     this.#pending.set(cookie, {
       command,
       offset,
@@ -292,7 +241,7 @@ export class NbdRequester implements SocketPeer {
       read: about.read,
       beganAt: this.#world.model.now(),
     });
-    this.socket.send(headerMemory.address + at, isExtended ? 32 : 28);
+    this.socket.send(header.address, header.lengthBytes);
     if (payload !== undefined) this.socket.send(payload.address, payload.bytes.length);
     const { scheduler } = this.#world;
     if (scheduler.isTraced) {

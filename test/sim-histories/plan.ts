@@ -6,7 +6,7 @@
 import type { ReplyForm } from '../../src/dataplane/reply-header.ts';
 import type { SimulatedFeatures } from '../../src/sim/features.ts';
 import type { SeededRandom } from '../support/random.ts';
-import type { ClientPlan } from './nbd-requester.ts';
+import type { ClientPlan } from './client-world.ts';
 import { TROUBLE_NAMES, type TroubleName } from './trouble-names.ts';
 
 export interface HistoryPlan {
@@ -42,6 +42,8 @@ export interface HistoryPlan {
 export interface PlanWish {
   /** Only troubles with these names. */
   readonly troubles?: readonly TroubleName[] | undefined;
+  /** Parts of the plan that are not drawn. */
+  readonly fixed?: Partial<HistoryPlan> | undefined;
 }
 
 const KIB = 1024;
@@ -71,7 +73,7 @@ export function drawPlan(random: SeededRandom, wish: PlanWish = {}): HistoryPlan
     },
     refusesFlushes: flush && hasBarrier && random.chance(0.2),
     errorRate: random.chance(0.12) ? 0.05 : 0,
-    delayMs: random.pick([0, 0.05, 0.5, 5]),
+    delayMs: random.pick([0, 0.05, 0.5, 5, 60]),
     tempoMs,
     queues,
     ringPageOrder: random.below(2),
@@ -87,6 +89,7 @@ export function drawPlan(random: SeededRandom, wish: PlanWish = {}): HistoryPlan
     clients: Array.from({ length: 1 + random.below(5) }, () => drawClient(random, tempoMs)),
     troubles: drawTroubles(random, wish),
     isReturnAwaited: random.chance(0.85),
+    ...wish.fixed,
   };
 }
 

@@ -51,6 +51,7 @@ export interface ProcessOptions {
   readonly events: ProcessEvents;
   /** Called with each lane before it is used: mutants are put in here. */
   readonly prepare: (lane: SimulatedLane) => void;
+  readonly prepareStore: (store: XenStoreClient) => void;
 }
 
 export class ServedProcess {
@@ -83,6 +84,7 @@ export class ServedProcess {
     const { guest, scheduler, plan } = environment;
     const store = new XenStoreClient(await guest.openXenStore());
     this.#store = store;
+    this.#options.prepareStore(store);
     const log = (message: string): void => scheduler.trace('frontend', message);
     this.frontend = new Frontend({
       host: guest,

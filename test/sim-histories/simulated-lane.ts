@@ -6,90 +6,36 @@
 
 import { Counters } from '../../src/dataplane/counters.ts';
 import { Engine } from '../../src/dataplane/engine.ts';
-import { Iovec } from '../../src/dataplane/iovec.ts';
-import type {
-  DiskShape,
-  GrantedMemory,
-  LaneLimits,
-  LaneRing,
-} from '../../src/dataplane/lane-config.ts';
+import type { Iovec } from '../../src/dataplane/iovec.ts';
+import type { LaneLimits } from '../../src/dataplane/lane-config.ts';
 import type { LaneCore } from '../../src/dataplane/lane-core.ts';
 import { type CloseReason, NbdConnection } from '../../src/dataplane/nbd-connection.ts';
 import type { Operation, Requester } from '../../src/dataplane/operation.ts';
 import { PagePool } from '../../src/dataplane/page-pool.ts';
-import type { SharedRanges } from '../../src/dataplane/range-lock.ts';
-import { ReceiveBuffers } from '../../src/dataplane/receive-buffers.ts';
-import { HEADER_SLOT_BYTES } from '../../src/dataplane/reply-header.ts';
+import type { ReceiveBuffers } from '../../src/dataplane/receive-buffers.ts';
 import { RingRequests } from '../../src/dataplane/ring-requests.ts';
 import type { EventChannel } from '../../src/host/index.ts';
 import { openEventChannel } from '../../src/sim/event-channel.ts';
-import { allocateMemory, EPOLLIN, EPOLLOUT } from '../../src/sys/index.ts';
+import { EPOLLIN, EPOLLOUT } from '../../src/sys/index.ts';
+import { AbandonedOperations } from './abandoned-operations.ts';
+import { LanePlaces } from './lane-places.ts';
+import {
+  headerArea,
+  type Order,
+  receiveBuffers,
+  type SimulatedLaneConfig,
+  sharedIovec,
+} from './lane-setup.ts';
 import type { NbdRequester } from './nbd-requester.ts';
 import type { Scheduler } from './scheduler.ts';
 import { isSignalled, stateOf } from './stepped-rings.ts';
 
 /** How long a ragged write waits before it looks whether another lane is done. */
 const LOOK_AGAIN_MS = 1;
-/** Memory that is never given back is shared by all histories; only one runs at a time. */
-const OPERATIONS_MAX = 64;
-const LANES_MAX = 4;
-const iovec = new Iovec();
-const headerAreas = Array.from({ length: LANES_MAX }, () => {
-  const memory = allocateMemory(OPERATIONS_MAX * HEADER_SLOT_BYTES);
-  return { ...memory, view: new DataView(memory.buffer) };
-});
-const bufferSizes = new Map<number, ReceiveBuffers>();
-
-function receiveBuffers(lengthBytes: number): ReceiveBuffers {
-  let buffers = bufferSizes.get(lengthBytes);
-  if (buffers === undefined) {
-    buffers = new ReceiveBuffers(lengthBytes);
-    bufferSizes.set(lengthBytes, buffers);
-  }
-  return buffers;
-}
-
-/** The granted pages of a lane. */
-export interface LaneMemory {
-  readonly pool: GrantedMemory;
-  readonly zeroPool: GrantedMemory;
-  readonly indirectPool: GrantedMemory | undefined;
-}
-
-export interface SimulatedLaneConfig {
-  readonly index: number;
-  readonly scheduler: Scheduler;
-  readonly disk: DiskShape;
-  readonly ring: LaneRing;
-  readonly memory: LaneMemory;
-  readonly limits: LaneLimits;
-  readonly ranges: SharedRanges;
-  readonly receiveBufferBytes: number;
-  /** The other end of the ring may have to wake. */
-  readonly notified: () => void;
-  readonly broken: (fault: string) => void;
-}
-
-/** An order of the main thread, and what to do when it was carried out. */
-type Order =
-  | { readonly type: 'adopt'; readonly client: NbdRequester }
-  | { readonly type: 'drain'; readonly done: (errno: number) => void }
-  | { readonly type: 'break-down' }
-  | { readonly type: 'hold' | 'suspend' | 'evacuate'; readonly done: () => void }
-  | {
-      readonly type: 'resume';
-      readonly ring: LaneRing;
-      readonly disk: DiskShape;
-      readonly memory: LaneMemory | undefined;
-      readonly done: () => void;
-    };
-
-interface Place {
-  readonly client: NbdRequester;
-  readonly connection: NbdConnection;
-  events: number;
-}
-
+/** How long requests may wait for pages that are held for clients which do nothing. */
+const RECLAIM_AFTER_MS = 10;
+/** How often clients are looked at while a large read waits for memory that they hold. */
+const CHECK_PROGRESS_MS = 1000;
 export class SimulatedLane implements LaneCore {
   readonly index: number;
   readonly engine: Engine;
@@ -98,7 +44,7 @@ export class SimulatedLane implements LaneCore {
   readonly indirectPool: PagePool | undefined;
   readonly ring: RingRequests;
   readonly buffers: ReceiveBuffers;
-  readonly iovec: Iovec = iovec;
+  readonly iovec: Iovec = sharedIovec;
   readonly headers: LaneCore['headers'];
   readonly limits: LaneLimits;
   readonly counters: Counters = new Counters();
@@ -115,11 +61,11 @@ export class SimulatedLane implements LaneCore {
   #channel: EventChannel;
   #channelState: Int32Array;
   readonly #orders: Order[] = [];
-  readonly #places = new Map<NbdConnection, Place>();
+  readonly #places = new LanePlaces();
   #dirty: NbdConnection[] = [];
   readonly #awake: NbdConnection[] = [];
   readonly #awaiting: NbdConnection[] = [];
-  readonly #abandoned = new Map<Operation, NbdRequester>();
+  readonly #abandoned = new AbandonedOperations();
   #quiet: (() => void) | undefined;
   #drained: ((errno: number) => void) | undefined;
   #isMasked = false;
@@ -127,6 +73,8 @@ export class SimulatedLane implements LaneCore {
   #isHeld = false;
   #isScheduled = false;
   #mustGoOn = false;
+  #mustReclaim = false;
+  #cancelTimer: (() => void) | undefined;
   turns = 0;
 
   constructor(config: SimulatedLaneConfig) {
@@ -138,7 +86,7 @@ export class SimulatedLane implements LaneCore {
     this.#channel = openEventChannel(ring.eventChannel);
     this.#channelState = stateOf(ring.eventChannel);
     this.buffers = receiveBuffers(config.receiveBufferBytes);
-    this.headers = headerAreas[index] as LaneCore['headers'];
+    this.headers = headerArea(index);
     this.pool = new PagePool(memory.pool);
     this.zeroPool = new PagePool(memory.zeroPool);
     this.indirectPool = memory.indirectPool && new PagePool(memory.indirectPool);
@@ -154,6 +102,11 @@ export class SimulatedLane implements LaneCore {
       if (operation !== undefined) this.operations.add(operation);
       return operation;
     };
+  }
+
+  /** Who is at the other end of a connection. */
+  clientOf(connection: NbdConnection): NbdRequester | undefined {
+    return this.#places.clientOf(connection);
   }
 
   get clientCount(): number {
@@ -195,10 +148,7 @@ export class SimulatedLane implements LaneCore {
   #isReady(): boolean {
     if (this.#mustGoOn || this.#orders.length > 0) return true;
     if (!this.#isSuspended && isSignalled(this.#channelState)) return true;
-    for (const place of this.#places.values()) {
-      if (readyEvents(place) !== 0 || place.client.socket.isHungUp) return true;
-    }
-    return false;
+    return this.#places.ready().length > 0;
   }
 
   #turn(): void {
@@ -206,40 +156,57 @@ export class SimulatedLane implements LaneCore {
     if (this.isStopped || this.isPaused) return;
     this.turns += 1;
     this.#mustGoOn = false;
-    const ready = [...this.#places.values()].map((place) => ({
-      place,
-      events: readyEvents(place),
-      isHungUp: place.client.socket.isHungUp,
-    }));
+    this.#cancelTimer?.();
+    const ready = this.#places.ready();
     const hasEvent = !this.#isSuspended && isSignalled(this.#channelState);
+    if (this.#mustReclaim) this.#reclaim();
+    if (this.engine.isShortOfSpill) this.#checkProgress();
     if (hasEvent && this.#channel.consume()) this.#isMasked = true;
     this.#collect();
     for (const order of this.#orders.splice(0)) this.#obey(order);
-    for (const { place, events, isHungUp } of ready)
-      this.#serve(place.connection, events, isHungUp);
+    for (const { connection, events, isHungUp } of ready) this.#serve(connection, events, isHungUp);
     for (const connection of this.#awake.splice(0)) connection.resume();
     if (!this.isBroken) this.engine.pump();
     this.#publish();
     this.#sendReplies();
+    while (this.#awaiting.length > 0 && this.engine.hasFree) this.#awaiting.shift()?.wake();
     if (this.isDraining) this.#watchDrain();
     if (this.#isHeld) this.#watchQuiet();
-    this.#watchAbandoned();
-    if (!this.#mayBlock()) {
+    this.#abandoned.look();
+    this.#prepareToSleep();
+    this.poke();
+  }
+
+  /** Before the wait of the next turn: whether to wait, and for how long at the most. */
+  #prepareToSleep(): void {
+    const timeoutMs = this.#timeoutMs();
+    if (timeoutMs === 0) {
       this.#mustGoOn = true;
-    } else if (this.engine.mustLookAgain) {
-      this.#scheduler.after(LOOK_AGAIN_MS, () => {
+    } else if (timeoutMs > 0) {
+      this.#cancelTimer = this.#scheduler.after(timeoutMs, () => {
         this.#mustGoOn = true;
+        this.#mustReclaim = timeoutMs === RECLAIM_AFTER_MS;
         this.poke();
       });
     }
-    this.poke();
+  }
+
+  #timeoutMs(): number {
+    if (!this.#mayBlock()) return 0;
+    if (this.engine.mustLookAgain) return LOOK_AGAIN_MS;
+    if (this.#isStuck()) return RECLAIM_AFTER_MS;
+    return this.engine.isShortOfSpill ? CHECK_PROGRESS_MS : -1;
+  }
+
+  #isStuck(): boolean {
+    const isOpen = !this.isBroken && !this.#isSuspended && !this.#isHeld;
+    return isOpen && this.engine.isStarved && this.ring.inFlight === 0;
   }
 
   #mayBlock(): boolean {
     if (this.#awake.length > 0 || this.#dirty.length > 0) return false;
     if (this.isBroken) return true;
     if (this.ring.inFlight > 0 && this.ring.finalCheck()) return false;
-    if (this.engine.isStarved && this.ring.inFlight === 0 && this.#reclaim()) return false;
     if (this.#isMasked) {
       this.#isMasked = false;
       this.#channel.unmask();
@@ -247,14 +214,14 @@ export class SimulatedLane implements LaneCore {
     return true;
   }
 
-  #reclaim(): boolean {
-    if (this.#isSuspended || this.#isHeld) return false;
-    const before = this.pool.freeCount;
-    for (const connection of this.#places.keys()) connection.reclaim();
-    if (this.pool.freeCount <= before) return false;
-    this.engine.pump();
-    this.#publish();
-    return true;
+  #reclaim(): void {
+    this.#mustReclaim = false;
+    for (const connection of this.#places.connections()) connection.reclaim();
+  }
+
+  #checkProgress(): void {
+    for (const connection of this.#places.connections())
+      connection.checkProgress(this.#scheduler.nowMs());
   }
 
   #collect(): void {
@@ -275,7 +242,7 @@ export class SimulatedLane implements LaneCore {
   }
 
   #serve(connection: NbdConnection, events: number, isHungUp: boolean): void {
-    if (!this.#places.has(connection)) return;
+    if (this.#places.clientOf(connection) === undefined) return;
     if ((events & EPOLLIN) !== 0) connection.onReadable();
     if ((events & EPOLLOUT) !== 0 && !connection.isClosed) connection.onWritable();
     if (isHungUp && (events & EPOLLIN) === 0) {
@@ -298,7 +265,6 @@ export class SimulatedLane implements LaneCore {
       this.engine.pump();
       this.#publish();
     }
-    while (this.#awaiting.length > 0 && this.engine.hasFree) this.#awaiting.shift()?.wake();
   }
 
   // --- orders
@@ -313,7 +279,7 @@ export class SimulatedLane implements LaneCore {
       case 'drain':
         this.isDraining = true;
         this.#drained = order.done;
-        for (const connection of this.#places.keys()) connection.drain();
+        for (const connection of this.#places.connections()) connection.drain();
         return;
       case 'break-down':
         this.#breakDown('the device is gone');
@@ -363,7 +329,7 @@ export class SimulatedLane implements LaneCore {
   #adopt(client: NbdRequester): void {
     const { id, socket, info, agreement } = client;
     const connection = new NbdConnection(this, id, socket.fd, info, agreement);
-    this.#places.set(connection, { client, connection, events: connection.events });
+    this.#places.add(connection, client);
     connection.adoptBytes(new Uint8Array(0));
     if (this.isDraining) connection.drain();
   }
@@ -398,15 +364,6 @@ export class SimulatedLane implements LaneCore {
     this.#publish();
   }
 
-  /** Operations whose client has gone, once they are over, are of no more concern to the model. */
-  #watchAbandoned(): void {
-    for (const [operation, client] of this.#abandoned) {
-      if (operation.isActive && operation.requester === undefined) continue;
-      this.#abandoned.delete(operation);
-      if (![...this.#abandoned.values()].includes(client)) client.abandonedAreOver();
-    }
-  }
-
   // --- LaneCore
 
   markDirty(connection: NbdConnection): void {
@@ -430,33 +387,14 @@ export class SimulatedLane implements LaneCore {
   }
 
   watch(connection: NbdConnection, events: number): void {
-    const place = this.#places.get(connection);
-    if (place !== undefined) place.events = events;
+    this.#places.watch(connection, events);
   }
 
   connectionClosed(connection: NbdConnection, reason: CloseReason): void {
-    const place = this.#places.get(connection);
-    if (place === undefined) return;
-    this.#places.delete(connection);
-    const { client } = place;
+    const client = this.#places.remove(connection);
+    if (client === undefined) return;
     client.socket.close();
-    let isOver = true;
-    for (const operation of this.operations) {
-      if (!operation.isActive || operation.requester !== undefined) continue;
-      if (this.#abandoned.has(operation)) continue;
-      this.#abandoned.set(operation, client);
-      isOver = false;
-    }
     client.closed(reason);
-    if (isOver) client.abandonedAreOver();
+    this.#abandoned.add(client, this.operations);
   }
-}
-
-/** Which of the events that are watched for have come. */
-function readyEvents({ client, events }: Place): number {
-  const { socket } = client;
-  return (
-    ((events & EPOLLIN) !== 0 && socket.isReadable ? EPOLLIN : 0) |
-    ((events & EPOLLOUT) !== 0 && socket.isWritable ? EPOLLOUT : 0)
-  );
 }

@@ -120,6 +120,7 @@ interface ServedQueue {
   readonly engine: RecordingEngine;
   readonly state: Int32Array;
   readonly channel: EventChannelHandle;
+  readonly attachedAtMs: number;
   isWoken: boolean;
   dueAtMs: number;
   whenStopped: (() => void) | undefined;
@@ -183,6 +184,7 @@ export class SteppedRings implements RingService {
       engine,
       state: stateOf(queue.channel),
       channel: queue.channel,
+      attachedAtMs: scheduler.nowMs(),
       isWoken: false,
       dueAtMs: Number.POSITIVE_INFINITY,
       whenStopped: undefined,
@@ -229,11 +231,16 @@ export class SteppedRings implements RingService {
 
   // --- for the history
 
-  /** Rings other than those of these front ends' channels, whose requests may be executed yet. */
-  othersThan(channels: readonly EventChannelHandle[]): number[] {
+  /**
+   * Rings other than those of these front ends' channels, whose requests may be executed yet. The
+   * place of a closed channel is used again, so its age tells as well.
+   */
+  othersThan(channels: readonly EventChannelHandle[], boundAtMs: number): number[] {
     const own = channels.map(({ detail }) => detail['stateAddress']);
     return [...this.#queues.values()]
-      .filter(({ channel }) => !own.includes(channel.detail['peerStateAddress']))
+      .filter(({ channel, attachedAtMs }) => {
+        return attachedAtMs < boundAtMs || !own.includes(channel.detail['peerStateAddress']);
+      })
       .map(({ queueId }) => queueId);
   }
 

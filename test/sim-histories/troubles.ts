@@ -206,7 +206,9 @@ export const TROUBLES: Readonly<Record<TroubleName, Trouble>> = {
     const { environment, scheduler } = history;
     const { process } = history;
     const { frontend } = process ?? {};
-    const isSettled = process?.isServing === true && frontend?.state === 'connected';
+    // Over InitWait, a state of 4 would hide a restart.
+    const isConnected = environment.backend.device(environment.node)?.isConnected === true;
+    const isSettled = isConnected && process?.isServing === true && frontend?.state === 'connected';
     if (!isSettled || frontend.attachment?.backendPath !== environment.backendPath) return;
     const size = scheduler.random.pick(['0', '-1', 'many', '99999999999999999999', '']);
     await environment.writeBackendKey('sectors', size);
@@ -232,6 +234,8 @@ export const TROUBLES: Readonly<Record<TroubleName, Trouble>> = {
 
   /** kill -9, and the next process. */
   async kill(history) {
+    // One that is about to end with its vbd has no successor.
+    if (!history.plan.isReturnAwaited && history.process?.isServing !== true) return;
     history.killProcess();
     await pause(history);
     await history.startProcess();
@@ -253,6 +257,7 @@ export const TROUBLES: Readonly<Record<TroubleName, Trouble>> = {
 
   async unplug(history) {
     const { environment, scheduler } = history;
+    history.isUnplugged = !environment.plan.isReturnAwaited;
     await environment.toolstack.unplug(environment.vbd);
     await environment.backend.driver.scan();
     if (environment.plan.isReturnAwaited && !history.isEnded) {

@@ -158,6 +158,8 @@ export class NbdConnection implements Requester {
   #receive(): boolean {
     const buffer = this.#makeRoom();
     const room = buffer.bytes.length - this.#end;
+    // Woken, and not resumed yet: to ask for no bytes would look like the end of the stream.
+    if (room === 0) return false;
     const count = libc.recv(this.fd, buffer.address + this.#end, room, 0);
     if (count <= 0) return this.#received(count);
     this.#end += count;

@@ -81,11 +81,22 @@ export class RingRequests {
     this.#indirectPool = pools.indirectPool;
     this.#flushOp = flushOperation(disk);
     const area = ringArea(config);
-    this.#ring = FrontRing.attach(area);
+    this.#ring = this.#attach(area);
     this.#layout = blkifLayout(config.abi);
     this.#handle = config.handle & 0xffff;
     this.#maxSegments = this.#segmentsOf(config);
     this.#createParts(area.slotCount);
+  }
+
+  /** The backend can write to a ring as soon as it has mapped it, before our first request. */
+  #attach(area: RingArea): FrontRing {
+    try {
+      return FrontRing.attach(area);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      this.#fault ??= 'it published responses before the first request';
+      return FrontRing.initialise(area);
+    }
   }
 
   /** Most segments, which are pages, of one request. */
@@ -113,7 +124,7 @@ export class RingRequests {
     this.#replay = [...unanswered, ...this.#replay];
     for (const part of unanswered) this.#giveIndirectPage(part);
     const area = ringArea(config);
-    this.#ring = FrontRing.attach(area);
+    this.#ring = this.#attach(area);
     this.#layout = blkifLayout(config.abi);
     this.#handle = config.handle & 0xffff;
     this.#maxSegments = this.#segmentsOf(config);
@@ -296,6 +307,7 @@ export class RingRequests {
   /** How many responses to take now; -1 when the ring is broken. */
   pending(): number {
     if (this.#isSuspended) return 0;
+    if (this.#fault !== undefined) return -1;
     const count = this.#ring.pendingResponses();
     if (count !== RING_BROKEN) return count;
     this.#fault ??= 'it published more responses than there were requests';

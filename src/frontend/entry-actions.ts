@@ -135,7 +135,11 @@ function drain(life: Life, event: FrontendEvent): void {
 }
 
 async function waitForReturn(life: Life, event: FrontendEvent, seen: Observation): Promise<void> {
-  if (event === 'backendGone' && seen.frontendState !== XenbusState.Unknown) {
+  const { frontendState } = seen;
+  life.wereKeysSeen =
+    event === 'backendGone' &&
+    (frontendState === XenbusState.Initialised || frontendState === XenbusState.Connected);
+  if (event === 'backendGone' && frontendState !== XenbusState.Unknown) {
     // At once, for the reason given in initialise().
     await life.node.reset(XenbusState.Initialising);
   } else if (event === 'unplugged') {

@@ -164,6 +164,7 @@ export class Frontend {
       wasConnected: life.attachment !== undefined,
       isReturnAwaited: isReturnAwaited ?? true,
       isDrained: life.isDrained,
+      wereKeysSeen: life.wereKeysSeen,
       knownSectors: life.knownSectors,
       isHandedOut: life.held.isInUse,
       ...due,

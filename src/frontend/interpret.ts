@@ -37,6 +37,8 @@ export interface Situation {
   readonly isHandedOut: boolean;
   /** No request is in flight any more. */
   readonly isDrained: boolean;
+  /** A back end's directory that was made anew may have been so while our old keys stood. */
+  readonly wereKeysSeen: boolean;
   /** The bounded wait of the present state is over. */
   readonly isTimeUp: boolean;
   /** The pause between two attempts at a connection is over. */
@@ -267,7 +269,11 @@ function interpretAbsent(situation: Situation): FrontendEvent | undefined {
   // back when somebody set our state to Initialising, or the back end waits or is kept.
   const isBack =
     frontendState === XenbusState.Initialising || backendState !== XenbusState.Closed || isOnline;
-  return isBack ? 'returned' : undefined;
+  if (!isBack) {
+    return undefined;
+  }
+  // A back end that saw our old keys may be about to map the old ring, and to say Connected.
+  return situation.wereKeysSeen ? 'returnedOpen' : 'returned';
 }
 
 /** A directory that is gone, while a connection stands or is being made. */

@@ -75,7 +75,7 @@ export type FrontendEvent =
   | 'vbdResetOpen'
   /** Both directories are there again. */
   | 'returned'
-  /** Both directories are there again, with a back end that is still connected. */
+  /** The same, with a back end that is connected, or may be connecting by our old keys. */
   | 'returnedOpen'
   /** Our domain id changed: the guest was restored or migrated. */
   | 'restored'
@@ -135,7 +135,7 @@ const TROUBLE: Partial<Record<FrontendEvent, LifeCycleRow>> = {
   ...LOST,
   backendClosed: { to: 'finishing', finishedBecause: BACKEND_CLOSED },
   backendRestarted: { to: 'finishing' },
-  backendReset: { to: 'initialising', finishedBecause: MADE_ANEW },
+  backendReset: { to: 'finishing' },
   vbdReset: { to: 'initialising', finishedBecause: MADE_ANEW },
   vbdResetOpen: { to: 'closing' },
   closeRequested: { to: 'closing' },

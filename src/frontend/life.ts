@@ -49,6 +49,7 @@ export class Life {
   /** `sectors` as last taken over. */
   knownSectors: string | undefined;
   isDrained = false;
+  wereKeysSeen = false;
   /** Why the last drain began. */
   drainReason: DetachReason = 'backend-closing';
 

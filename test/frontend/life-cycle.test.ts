@@ -139,6 +139,7 @@ function* situations(state: FrontendState): Generator<Situation> {
               isNudgeDue: (flags & 2) !== 0,
               knownSectors: '8',
               isHandedOut: (flags & 128) === 0,
+              wereKeysSeen: (flags & 128) === 0,
             };
           }
         }

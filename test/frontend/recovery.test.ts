@@ -99,7 +99,7 @@ void t.test('the directory of the back end is made anew between two looks', asyn
     world.store.set(`${world.back.backendPath}/${key}`, value);
   }
   await world.clock.settle();
-  t.equal(world.statesWritten, '1');
+  t.equal(world.statesWritten, '6', 'it may have seen our keys, and be about to use them');
   world.back.isDeaf = false;
   world.back.probe();
   await world.clock.settle();
@@ -121,6 +121,32 @@ void t.test(
     t.end();
   },
 );
+
+void t.test('a back end that connects by the old keys after we have taken them back', async (t) => {
+  const { world } = await connected();
+  const keys = { ...world.store.below(world.back.backendPath), state: '2' };
+  world.back.hasRing = false;
+  world.back.isDeaf = true;
+  world.store.remove(world.back.backendPath);
+  await world.clock.settle();
+  t.equal(world.statesWritten, '1');
+  // It was made anew while we still said Connected, and has read our keys; it says so only when we
+  // have long made new ones.
+  for (const [key, value] of Object.entries(keys)) {
+    world.store.set(`${world.back.backendPath}/${key}`, value);
+  }
+  await world.clock.settle();
+  t.equal(world.statesWritten, '1 5 6', 'no new keys before it is known to be at rest');
+  world.back.setState(4);
+  await world.clock.settle();
+  t.equal(world.back.frontendState, '6');
+  t.same(world.owner.told, ['detached: backend-gone'], 'its Connected is not for us');
+  world.back.isDeaf = false;
+  world.back.setState(6);
+  await world.clock.settle();
+  checkRecovered(t, world);
+  t.end();
+});
 
 void t.test('both directories vanish, and come back', async (t) => {
   const { world, frontend } = await connected();
@@ -207,6 +233,12 @@ void t.test('another domain serves the disk from now on', async (t) => {
   await world.clock.advance(10_000);
   t.equal(world.statesWritten, '', 'the old one still has the ring');
   old.unplugBackendOnly();
+  await world.clock.settle();
+  t.equal(world.statesWritten, '1 5 6', 'the new one may have seen the old keys');
+  world.store.set(`${next}/state`, '6');
+  await world.clock.settle();
+  t.equal(world.back.frontendState, '1');
+  world.store.set(`${next}/state`, '2');
   await world.clock.settle();
   t.equal(world.back.frontendState, '3');
   t.same(world.faults, []);

@@ -30,9 +30,6 @@ const LONG_FILES: Readonly<Record<string, string>> = {
   'src/dataplane/lane-worker.ts': 'one turn of the loop, in the order in which it runs',
   'src/dataplane/nbd-connection.ts': 'one state machine over one receive buffer',
   'src/dataplane/ring-requests.ts': 'one table of requests, asked once and asked again',
-  'test/sim-histories/history.ts': 'one history from its start to its judgement',
-  'test/sim-histories/nbd-requester.ts': 'one client with its model of the disk',
-  'test/sim-histories/simulated-lane.ts': 'one lane without its thread',
   'test/xenstore-client/golden.test.ts': 'a table of packets',
 };
 

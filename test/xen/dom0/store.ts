@@ -1,5 +1,5 @@
-// XenStore through Xen's own command line tools: a witness that shares no code with ours. -R: without
-// it they translate backslashes.
+// XenStore through Xen's own command line tools: a witness that shares no code with ours. -R:
+// without it they translate backslashes.
 import { run } from './commands.ts';
 
 export async function storeRead(path: string): Promise<string> {

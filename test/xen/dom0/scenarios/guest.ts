@@ -1,6 +1,6 @@
 /**
- * The true shape: a PV guest whose vbd is served by dom0, with our daemon inside the guest. Hot-plug
- * and unplug, a checkpoint, and a save and restore under a verified load.
+ * The true shape: a PV guest whose vbd is served by dom0, with our daemon inside the guest.
+ * Hot-plug, unplug, a checkpoint, and a save and restore under a verified load.
  */
 import { ok, strictEqual } from 'node:assert/strict';
 import { createHash } from 'node:crypto';

@@ -8,7 +8,7 @@ import { runXenblkNbd } from '../support/daemon.ts';
 import { eventually } from '../support/eventually.ts';
 import { makeCredentials } from './support/credentials.ts';
 import { logged, makeFolder, startSimulated } from './support/simulated.ts';
-import { openThroughTls, sayStartTls, startTls } from './support/tls-client.ts';
+import { closed, openThroughTls, sayStartTls, startTls } from './support/tls-client.ts';
 
 const credentials = makeCredentials(t);
 if (credentials === undefined) process.exit(0);
@@ -18,7 +18,7 @@ void t.test('bytes in front of TLS are never read as if they had come through it
   const { daemon, socket } = await startSimulated(t, serverFiles);
   const list = Buffer.from('49484156454f50540000000300000000', 'hex');
   const { socket: plain } = await sayStartTls({ path: socket }, list);
-  await new Promise((resolve) => plain.resume().once('close', resolve));
+  await closed(plain);
   const [line] = logged(daemon.log, 'client-handshake');
   t.match(line?.['message'], /in the clear behind NBD_OPT_STARTTLS/);
   await daemon.stop();
@@ -44,12 +44,7 @@ void t.test('clients that are refused: one line each, and the others go on', asy
   }
   const { socket: garbled } = await sayStartTls({ path: socket });
   garbled.write('this is no ClientHello');
-  await new Promise((resolve) =>
-    garbled
-      .on('error', () => undefined)
-      .resume()
-      .once('close', resolve),
-  );
+  await closed(garbled);
   t.equal((await good.readOk(0, 512)).length, 512);
   await good.disconnect();
   await daemon.stop();

@@ -23,6 +23,12 @@ export async function take(socket: Socket, length: number): Promise<Buffer> {
   }
 }
 
+/** When the server has ended the connection, which it may have done already. */
+export async function closed(socket: Socket): Promise<void> {
+  socket.on('error', () => undefined).resume();
+  if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve));
+}
+
 /** Connects, answers the greeting with `flags`, and sends STARTTLS with `behind` in one piece. */
 export async function sayStartTls(
   server: NetConnectOpts,
@@ -64,18 +70,24 @@ export async function connectThroughTls(
   const listener = createServer({ allowHalfOpen: true }, (plain) => {
     listener.close();
     plain.on('error', () => secure.destroy());
+    // The server may have ended it before anybody listened for that.
+    if (secure.destroyed) plain.destroy();
+    else secure.on('close', () => plain.destroy());
     plain.write(greeting);
     take(plain, 4)
       .then(() => {
         plain.pipe(secure);
         secure.pipe(plain);
-        secure.on('close', () => plain.destroy());
       })
       .catch(() => secure.destroy());
   });
   await new Promise<void>((resolve) => listener.listen(path, resolve));
-  t.teardown(() => secure.destroy());
-  return NbdClient.connect({ path });
+  const client = await NbdClient.connect({ path });
+  t.teardown(() => {
+    secure.destroy();
+    client.bytes.destroy();
+  });
+  return client;
 }
 
 /** A test client in transmission, over TLS. */

@@ -6,6 +6,9 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { DaemonError, UsageError } from '../daemon/index.ts';
+import { doctorCommand } from './doctor.ts';
+import { infoCommand } from './info.ts';
+import { listCommand } from './list.ts';
 import { serveCommand } from './serve.ts';
 
 export const EXIT_OK = 0;
@@ -19,7 +22,10 @@ export async function main(args: readonly string[]): Promise<number> {
     .version(packageVersion())
     .exitOverride()
     .configureOutput({ outputError: () => undefined })
-    .addCommand(serveCommand());
+    .addCommand(serveCommand())
+    .addCommand(listCommand())
+    .addCommand(infoCommand())
+    .addCommand(doctorCommand());
   for (const command of program.commands) {
     command.exitOverride().configureOutput({ outputError: () => undefined });
   }

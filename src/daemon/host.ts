@@ -10,8 +10,18 @@ import { checkDiskFile, type ServeOptions } from './serve-options.ts';
 
 const SIMULATED_VBD = 'xvda';
 
-/** @throws DaemonError, UsageError, HostError */
-export async function openHost(options: ServeOptions, log: Logger): Promise<XenHost> {
+/** What of a command line says which host it means. */
+export type HostChoice = Pick<
+  ServeOptions,
+  'simulate' | 'simulateFeatures' | 'simulateFaults' | 'vbds'
+>;
+
+/**
+ * Opens the host.
+ *
+ * @throws DaemonError, UsageError, HostError
+ */
+export async function openHost(options: HostChoice, log: Pick<Logger, 'debug'>): Promise<XenHost> {
   const { simulate, simulateFeatures, simulateFaults, vbds } = options;
   if (simulate === undefined) return createLinuxHost();
   if (simulate.kind === 'file') checkDiskFile(simulate.path);

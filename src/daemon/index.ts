@@ -5,7 +5,10 @@ export {
   parseUnixAddress,
 } from './addresses.ts';
 export { DaemonError, UsageError } from './errors.ts';
+export { forPeople } from './for-people.ts';
+export { type HostChoice, openHost } from './host.ts';
 export { LOG_LEVELS, type LogLevel } from './log.ts';
+export { type PageNeed, pageNeed } from './page-budget.ts';
 export { serve } from './serve.ts';
 export {
   type ClientLimits,
@@ -15,7 +18,9 @@ export {
   type ServeOptions,
   type SimulatedDisk,
 } from './serve-options.ts';
+export { formatSize } from './status.ts';
 export type { TlsOptions } from './tls-credentials.ts';
+export { type TransportUse, transportWish } from './transport-wish.ts';
 export {
   PRIVATE_ACCESS,
   parseUnixMode,

@@ -26,6 +26,24 @@ export function poolPagesPerDevice(limitPages: number, deviceCount: number): num
   return Math.max(POOL_PAGES_MIN, Math.min(POOL_PAGES_MAX, sharePages - otherPages));
 }
 
+/** Pages that one device with `laneCount` rings grants. */
+export interface PageNeed {
+  /** Without these it does not start. */
+  readonly leastPages: number;
+  /** With these it is as fast as it gets. */
+  readonly goodPages: number;
+}
+
+/** What a device needs of the guest's limit; it takes all that it can have in between. */
+export function pageNeed(laneCount: number, ringPageOrder: number, isIndirect: boolean): PageNeed {
+  const otherPages = ZERO_PAGES + (isIndirect ? INDIRECT_PAGES : 0);
+  return {
+    // Rings shrink to one page each when the limit is low.
+    leastPages: laneCount * (POOL_PAGES_MIN + otherPages + 1),
+    goodPages: POOL_PAGES_MAX + laneCount * (otherPages + 2 ** ringPageOrder),
+  };
+}
+
 export interface LanePages {
   /** What the backend may do with the last two: with persistent grants it maps all for writing. */
   readonly access: GrantAccess;

@@ -4,13 +4,13 @@
  */
 
 import { rmSync, writeFileSync } from 'node:fs';
-import { XenStoreClient, XenStoreError } from 'xenstore-client';
-import { type FrontendEnd, FrontendError } from '../frontend/index.ts';
-import { HostError, type XenHost } from '../host/index.ts';
-import { SimulationOptionError } from '../sim/index.ts';
-import { exitNow, SysError } from '../sys/index.ts';
+import { XenStoreClient } from 'xenstore-client';
+import type { FrontendEnd } from '../frontend/index.ts';
+import type { XenHost } from '../host/index.ts';
+import { exitNow } from '../sys/index.ts';
 import { Doors } from './doors.ts';
-import { DaemonError, UsageError } from './errors.ts';
+import { DaemonError } from './errors.ts';
+import { forPeople } from './for-people.ts';
 import { openHost } from './host.ts';
 import { createLogger, type Logger } from './log.ts';
 import { OrphanedChannels } from './orphaned-channels.ts';
@@ -43,19 +43,6 @@ export async function serve(options: ServeOptions): Promise<void> {
   } catch (error) {
     throw forPeople(error);
   }
-}
-
-/** Errors of the layers below whose sentence says all that people need. */
-function forPeople(error: unknown): unknown {
-  if (error instanceof SimulationOptionError) {
-    return new UsageError(error.message, { cause: error });
-  }
-  const isSpoken =
-    error instanceof HostError ||
-    error instanceof FrontendError ||
-    error instanceof XenStoreError ||
-    error instanceof SysError;
-  return isSpoken ? new DaemonError(error.message, { cause: error }) : error;
 }
 
 class Daemon {

@@ -35,10 +35,7 @@ import {
 import { DaemonError } from './errors.ts';
 import type { Logger } from './log.ts';
 import { grantAgain, grantLanePages, type LanePages, revokeLanePages } from './page-budget.ts';
-
-/** Asked for, and cut to what the backend offers. */
-const RING_PAGE_ORDER = 2;
-const INDIRECT_SEGMENTS = 256;
+import { transportWish } from './transport-wish.ts';
 
 /** How long a backend that is lost may take to come back for the last requests. */
 const LOST_DRAIN_MS = 3_000;
@@ -108,13 +105,7 @@ export class VbdDevice {
       store: options.store,
       vbd,
       holderOf: options.holderOf,
-      want: {
-        queues: use.queues,
-        ringPageOrder: use.ringPageOrder ?? RING_PAGE_ORDER,
-        maxIndirectSegments: INDIRECT_SEGMENTS,
-        // Pages are granted once and kept, and one page is never in two requests at once.
-        isPersistent: true,
-      },
+      want: transportWish(use),
       abi: hostAbi(process.arch),
       viewMemory,
       signal: options.signal,

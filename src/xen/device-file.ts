@@ -30,6 +30,7 @@ const moduleByDevice = {
   xenbus: undefined,
 } as const;
 
+/** One of the device files, by name. */
 export type XenDevice = keyof typeof moduleByDevice;
 
 const O_RDWR = 0o2;

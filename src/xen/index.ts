@@ -1,9 +1,16 @@
-export { hypervisorType, linuxPaths, type XenPaths } from './device-file.ts';
+export {
+  hypervisorType,
+  linuxPaths,
+  openXenDevice,
+  type XenDevice,
+  type XenPaths,
+} from './device-file.ts';
 export {
   attachKernelDriver,
   type DiskPaths,
   detachKernelDriver,
   kernelDiskHolder,
+  kernelDiskName,
   kernelWouldConnect,
   linuxDiskPaths,
 } from './kernel-disk.ts';

@@ -104,6 +104,14 @@ export function attachKernelDriver(vbdId: number, paths: DiskPaths = linuxDiskPa
   writeToDriver(vbdId, BLKFRONT, 'bind', paths);
 }
 
+/** The kernel's disk of `vbdId`, e.g. `xvda`; undefined when it has none. */
+export function kernelDiskName(
+  vbdId: number,
+  paths: DiskPaths = linuxDiskPaths,
+): string | undefined {
+  return diskOf(vbdId, paths)?.name;
+}
+
 /** What uses the kernel's disk of `vbdId`, in words; undefined when nothing does. */
 export function kernelDiskHolder(
   vbdId: number,

@@ -49,7 +49,16 @@ export const IMPORT_TABLE: Readonly<Record<string, ImportRule>> = {
     packages: ['xenstore-client', 'nbd-server-ts', 'nbd-server-ts/protocol', 'pino'],
     usesNode: true,
   },
-  cli: { folders: ['daemon', 'block', 'blkif', 'host'], packages: ['commander'], usesNode: true },
+  survey: {
+    folders: ['daemon', 'frontend', 'host', 'blkif', 'sys', 'xen'],
+    packages: ['xenstore-client'],
+    usesNode: true,
+  },
+  cli: {
+    folders: ['survey', 'daemon', 'block', 'blkif', 'host'],
+    packages: ['commander'],
+    usesNode: true,
+  },
   bin: { folders: ['cli'], packages: [], usesNode: true },
 };
 

@@ -1,4 +1,4 @@
-/** Checks of the vbds: XenStore answers, what is to be served is there, and nobody else drives it. */
+/** Checks of the vbds: XenStore answers, what is to be served is there, and nobody else has it. */
 
 import { transportWish } from '../daemon/index.ts';
 import { FrontendError, inspectVbd, selectVbd, type VbdDescription } from '../frontend/index.ts';

@@ -1,4 +1,4 @@
-/** Checks of what Xen and the guest's kernel give: the hypervisor, device files, the grant limit. */
+/** Checks of what Xen and the kernel give: the hypervisor, device files, the grant limit. */
 
 import { join } from 'node:path';
 import type { PageNeed } from '../daemon/index.ts';

@@ -1,4 +1,4 @@
-/** `doctor`: everything that must be in order before `serve` can work, and how to mend what is not. */
+/** `doctor`: everything that must be in order for `serve` to work, and how to mend the rest. */
 
 import { DaemonError, pageNeed, transportWish } from '../daemon/index.ts';
 import type { XenDevice } from '../xen/index.ts';

@@ -1,4 +1,4 @@
-/** A guest that is looked at: its host, XenStore and vbds, real or simulated. Nothing is changed. */
+/** A guest that is looked at: its host, XenStore and vbds, real or simulated. */
 
 import { XenStoreClient } from 'xenstore-client';
 import { forPeople, type HostChoice, openHost } from '../daemon/index.ts';

@@ -24,6 +24,8 @@ export interface DueTimes {
   readonly isRetryDue: boolean;
   readonly isNudgeDue: boolean;
   readonly isRecoveryOver: boolean;
+  /** Not a moment, but a count of them. */
+  readonly isFirstAttempt: boolean;
 }
 
 export class Deadlines {
@@ -98,6 +100,7 @@ export class Deadlines {
       isRetryDue: nowMs >= this.#retryMs,
       isNudgeDue: nowMs >= this.#nudgeMs,
       isRecoveryOver: nowMs >= this.#recoveryMs,
+      isFirstAttempt: this.#attempts <= 1,
     };
   }
 

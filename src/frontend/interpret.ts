@@ -45,6 +45,8 @@ export interface Situation {
   readonly isRetryDue: boolean;
   /** Our Closed went unanswered long enough to be said again. */
   readonly isNudgeDue: boolean;
+  /** There was no other attempt since the last connection, or since the start. */
+  readonly isFirstAttempt: boolean;
   /** `sectors` as last taken over. */
   readonly knownSectors: string | undefined;
 }
@@ -124,7 +126,10 @@ function interpretInitialising(situation: Situation): FrontendEvent | undefined 
   if (isEngaged(backendState)) {
     return 'backendStale';
   }
-  if (backendState === XenbusState.Closed && situation.wasConnected && situation.isNudgeDue) {
+  // Closed may have been written over a back end that still has the ring of a process that died. A
+  // first connection asks for that once only, since its wait is bounded.
+  const mayAsk = situation.wasConnected || situation.isFirstAttempt;
+  if (backendState === XenbusState.Closed && mayAsk && situation.isNudgeDue) {
     return 'unanswered';
   }
   // Initialising: it is being set up. Closed: it did not see our Initialising yet.

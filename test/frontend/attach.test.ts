@@ -209,6 +209,26 @@ void t.test('a vbd that is plugged in a moment later is waited for', async (t) =
   t.end();
 });
 
+void t.test('a Closed that somebody wrote over a back end that missed ours', async (t) => {
+  const world = new World();
+  world.back.plug();
+  world.back.setState(6);
+  world.back.hasRing = true;
+  // The driver remembers that it is connected, and hears nothing but Closing and Closed.
+  world.back.isDeaf = true;
+  world.store.onChange((path) => {
+    if (path.endsWith(`${FE}/state`) && world.back.frontendState === '6') {
+      world.back.isDeaf = false;
+    }
+  });
+  const frontend = await world.frontend();
+  const attempt = frontend.attach();
+  await world.clock.advance(5_000);
+  t.match(await attempt, { generation: 1 });
+  t.equal(world.statesWritten, '1 6 1 3 4');
+  t.end();
+});
+
 void t.test('conflicts with other clients are borne', async (t) => {
   const world = new World();
   world.back.plug();

@@ -137,6 +137,7 @@ function* situations(state: FrontendState): Generator<Situation> {
               isTimeUp: (flags & 64) !== 0,
               isRetryDue: (flags & 128) !== 0,
               isNudgeDue: (flags & 2) !== 0,
+              isFirstAttempt: (flags & 4) !== 0,
               knownSectors: '8',
               isHandedOut: (flags & 128) === 0,
               wereKeysSeen: (flags & 128) === 0,

@@ -47,6 +47,8 @@ interface Flags {
   readonly maxClientRequests: number;
   readonly maxRequests: number;
   readonly maxRequestSize: number;
+  readonly maxClientBytes: number;
+  readonly maxBytes: number;
   readonly bufferMemory: number;
   readonly handshakeTimeout: number;
   readonly maxOptions: number;
@@ -200,6 +202,20 @@ function addLimitOptions(command: Command): void {
     )
     .addOption(
       option(
+        '--max-client-bytes <size>',
+        'bytes of reads and writes in progress of one client; a larger one goes by itself',
+        size('--max-client-bytes', '4K', '16G'),
+      ).default(limits.clientBytes, '64M'),
+    )
+    .addOption(
+      option(
+        '--max-bytes <size>',
+        'bytes of reads and writes in progress in one ring, besides 256K of each client',
+        size('--max-bytes', '4K', '64G'),
+      ).default(limits.bytes, '256M'),
+    )
+    .addOption(
+      option(
         '--buffer-memory <size>',
         'memory of a ring for reads that need more than its granted pages',
         size('--buffer-memory', '0', '16G'),
@@ -251,6 +267,8 @@ async function run(vbds: string[], flags: Flags): Promise<void> {
       optionBytes: flags.maxOptionSize,
       requestBytes: flags.maxRequestSize,
       clientRequests: flags.maxClientRequests,
+      clientBytes: flags.maxClientBytes,
+      bytes: flags.maxBytes,
       requests: flags.maxRequests,
       bufferBytes: flags.bufferMemory,
     },

@@ -50,6 +50,9 @@ export interface ClientLimits {
   /** Requests in progress of one client, and in one ring. */
   readonly clientRequests: number;
   readonly requests: number;
+  /** Bytes of reads and writes in progress of one client, and in one ring. */
+  readonly clientBytes: number;
+  readonly bytes: number;
   /** Memory of each ring for reads that do not fit into the pages granted to the backend. */
   readonly bufferBytes: number;
 }
@@ -66,8 +69,13 @@ export const DEFAULT_LIMITS: ClientLimits = Object.freeze({
   requestBytes: 64 * MIB,
   clientRequests: 256,
   requests: 1024,
+  clientBytes: 64 * MIB,
+  bytes: 256 * MIB,
   bufferBytes: 64 * MIB,
 });
+
+/** So much of each client's reads and writes is in progress whatever the others do. */
+export const OWN_BYTES: number = 256 * KIB;
 
 /** A file, or memory of a size, that plays the disk. */
 export type SimulatedDisk =

@@ -15,7 +15,7 @@ import { openHost } from './host.ts';
 import { createLogger, type Logger } from './log.ts';
 import { OrphanedChannels } from './orphaned-channels.ts';
 import { Reception } from './reception.ts';
-import type { ServeOptions } from './serve-options.ts';
+import { OWN_BYTES, type ServeOptions } from './serve-options.ts';
 import { ServedVbds } from './served-vbds.ts';
 import { describeStatus } from './status.ts';
 import { Supervisor } from './supervisor.ts';
@@ -163,6 +163,9 @@ class Daemon {
       requestBytesMax: limits.requestBytes,
       limits: {
         operationsPerConnection: limits.clientRequests,
+        bytesPerConnection: limits.clientBytes,
+        bytes: limits.bytes,
+        ownBytes: OWN_BYTES,
         spillBytes: limits.bufferBytes,
       },
       operationsPerLane: limits.requests,

@@ -67,6 +67,8 @@ export interface EngineConfig {
   readonly laneIndex: number;
   /** Most memory for reads that do not fit the pool. */
   readonly spillLimitBytes: number;
+  /** Most bytes of reads and writes in progress at once; without a limit by default. */
+  readonly bytesMax?: number;
 }
 
 /** The parts that an engine works with. */
@@ -109,7 +111,7 @@ export class Engine {
     this.#ring = parts.ring;
     this.#pool = parts.pool;
     this.#counters = parts.counters;
-    this.#table = new OperationTable(config.ranges.operationCount);
+    this.#table = new OperationTable(config.ranges.operationCount, config.bytesMax);
     const quarter = Math.max(1, parts.pool.pageCount >>> 2);
     const raggedMax = Math.min(RAGGED_MAX, quarter);
     this.#rangeLock = new RangeLock(config.ranges, config.laneIndex, raggedMax);
@@ -127,9 +129,9 @@ export class Engine {
     return this.#rangeLock.waitsForOtherLanes;
   }
 
-  /** Whether another request could be started. */
-  get hasFree(): boolean {
-    return this.#table.hasFree;
+  /** Whether a request that counts as `lengthBytes` could be started. */
+  hasRoomFor(lengthBytes: number): boolean {
+    return this.#table.hasRoomFor(lengthBytes);
   }
 
   /** Whether nothing is in progress. */
@@ -137,9 +139,12 @@ export class Engine {
     return this.#table.isIdle;
   }
 
-  /** Takes an operation to be filled in and started; undefined when all are in progress. */
-  take(): Operation | undefined {
-    return this.#table.take();
+  /**
+   * Takes an operation to be filled in and started, for a request that counts as `lengthBytes`;
+   * undefined when there is no room for it now.
+   */
+  take(lengthBytes: number = 0): Operation | undefined {
+    return this.#table.take(lengthBytes);
   }
 
   /** Gives back one whose reply has been sent or which needs none. */

@@ -43,6 +43,12 @@ export interface LaneRing {
 export interface LaneLimits {
   /** NBD requests of one connection in progress at once; the lane's own limit is in `ranges`. */
   readonly operationsPerConnection: number;
+  /** Bytes of its reads and writes in progress; a larger request goes by itself. */
+  readonly bytesPerConnection: number;
+  /** The same of all connections of the lane together. */
+  readonly bytes: number;
+  /** As much of each connection is in progress whatever the others do, and not part of `bytes`. */
+  readonly ownBytes: number;
   /** Memory for reads that do not fit the page pool. */
   readonly spillBytes: number;
 }

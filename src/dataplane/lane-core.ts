@@ -26,8 +26,11 @@ export interface LaneCore {
   markDirty(connection: NbdConnection): void;
   /** `connection` can go on parsing in this turn. */
   markAwake(connection: NbdConnection): void;
-  /** `connection` has found no free operation; it is woken when there is one. */
-  awaitOperation(connection: NbdConnection): void;
+  /**
+   * An operation for a request of `connection` that counts as `lengthBytes` in the lane; undefined
+   * when there is no room for it. It is woken when there is.
+   */
+  takeOperation(connection: NbdConnection, lengthBytes: number): Operation | undefined;
   /** The reply of `operation` has left, or its client has. */
   release(operation: Operation): void;
   /** The operations of `connection` lose their client. */

@@ -34,6 +34,7 @@ import { PagePool } from './page-pool.ts';
 import { ReceiveBuffers } from './receive-buffers.ts';
 import { HEADER_SLOT_BYTES } from './reply-header.ts';
 import { RingRequests } from './ring-requests.ts';
+import { WaitingClients } from './waiting-clients.ts';
 
 const EVENTS_PER_WAIT = 256;
 const RECEIVE_BUFFER_BYTES = 256 * 1024;
@@ -41,7 +42,7 @@ const RECEIVE_BUFFER_BYTES = 256 * 1024;
 const LOOK_AGAIN_MS = 1;
 /** How long requests may wait for pages that are held for clients which do nothing. */
 const RECLAIM_AFTER_MS = 10;
-/** How often clients are looked at while a large read waits for memory that they hold. */
+/** How often clients are looked at while others wait for what they may hold. */
 const CHECK_PROGRESS_MS = 1000;
 
 // Epoll tokens; connections count up from the last.
@@ -73,7 +74,7 @@ class Lane implements LaneCore {
   #dirty: NbdConnection[] = [];
   #dirtyNext: NbdConnection[] = [];
   readonly #awake: NbdConnection[] = [];
-  readonly #awaiting: NbdConnection[] = [];
+  readonly #waiting: WaitingClients;
   #isStopping = false;
   #isBroken = false;
   #isMasked = false;
@@ -81,6 +82,8 @@ class Lane implements LaneCore {
   /** Somebody waits for the word `quiet`. */
   #isHeld = false;
   #hasDrained = false;
+  /** Before that, clients are not looked at again. */
+  #checkAtMs = 0;
 
   constructor(config: LaneConfig, channels: EventChannelModule) {
     this.#config = config;
@@ -102,6 +105,7 @@ class Lane implements LaneCore {
         ranges: config.ranges,
         laneIndex: config.index,
         spillLimitBytes: config.limits.spillBytes,
+        bytesMax: config.limits.bytes,
       },
       {
         ring: this.#ring,
@@ -110,6 +114,7 @@ class Lane implements LaneCore {
         counters: this.counters,
       },
     );
+    this.#waiting = new WaitingClients(this.engine);
     const headers = allocateMemory(config.ranges.operationCount * HEADER_SLOT_BYTES);
     this.headers = { ...headers, view: new DataView(headers.buffer) };
     this.#epoll.add(config.controlFd, EPOLLIN, TOKEN_CONTROL);
@@ -128,7 +133,7 @@ class Lane implements LaneCore {
     const timeoutMs = this.#timeoutMs();
     const count = this.#epoll.wait(timeoutMs);
     if (count === 0 && timeoutMs === RECLAIM_AFTER_MS) this.#reclaim();
-    if (this.engine.isShortOfSpill) this.#checkProgress();
+    if (this.#isShort()) this.#checkProgress();
     this.counters.add(Counter.TURNS, 1);
     this.#takeRingEvent(count);
     this.#collect();
@@ -139,7 +144,7 @@ class Lane implements LaneCore {
     this.#publish();
     this.#sendReplies();
     // Operations come back with their replies, or without any when their clients have left.
-    while (this.#awaiting.length > 0 && this.engine.hasFree) this.#awaiting.shift()?.wake();
+    this.#waiting.wakeFirst();
     if (this.isDraining) this.#watchDrain();
     if (this.#isHeld) this.#watchQuiet();
   }
@@ -148,7 +153,7 @@ class Lane implements LaneCore {
     if (!this.#mayBlock()) return 0;
     if (this.engine.mustLookAgain) return LOOK_AGAIN_MS;
     if (this.#isStuck()) return RECLAIM_AFTER_MS;
-    return this.engine.isShortOfSpill ? CHECK_PROGRESS_MS : -1;
+    return this.#isShort() ? CHECK_PROGRESS_MS : -1;
   }
 
   /** Whether requests wait for pages that nothing on the ring will give back. */
@@ -179,8 +184,15 @@ class Lane implements LaneCore {
     for (const connection of this.#connections) connection?.reclaim();
   }
 
+  /** Whether somebody waits for what clients may hold that do not move. */
+  #isShort(): boolean {
+    return this.engine.isShortOfSpill || !this.#waiting.isEmpty;
+  }
+
   #checkProgress(): void {
     const nowMs = performance.now();
+    if (nowMs < this.#checkAtMs) return;
+    this.#checkAtMs = nowMs + CHECK_PROGRESS_MS;
     for (const connection of this.#connections) connection?.checkProgress(nowMs);
   }
 
@@ -370,8 +382,8 @@ class Lane implements LaneCore {
     this.#awake.push(connection);
   }
 
-  awaitOperation(connection: NbdConnection): void {
-    this.#awaiting.push(connection);
+  takeOperation(connection: NbdConnection, lengthBytes: number): Operation | undefined {
+    return this.#waiting.take(connection, lengthBytes);
   }
 
   release(operation: Operation): void {
@@ -393,6 +405,7 @@ class Lane implements LaneCore {
     const place = this.#placeOf.get(connection);
     if (place === undefined) return;
     this.#placeOf.delete(connection);
+    this.#waiting.remove(connection);
     this.#connections[place] = undefined;
     this.#freePlaces.push(place);
     this.#epoll.remove(connection.fd);

@@ -49,8 +49,8 @@ const READS_PER_TURN = 8;
 const DIRECT_BYTES_MIN = 16 * 1024;
 /** A client that has left more than this of its replies unread is given no further ones. */
 const BACKLOG_MAX = 4 * 1024 * 1024;
-/** How long a client may leave its replies unread while others need the memory. */
-const UNREAD_MS_MAX = 30_000;
+/** How long a client may stand still while others need what it holds. */
+const IDLE_MS_MAX = 30_000;
 
 /** Why a connection ended, for the log. */
 export type CloseReason =
@@ -58,6 +58,7 @@ export type CloseReason =
   | 'client left without disconnecting'
   | 'client broke the protocol'
   | 'client does not read its replies'
+  | 'client stopped in the middle of a write'
   | 'connection failed'
   | 'server stops';
 
@@ -80,13 +81,15 @@ export class NbdConnection implements Requester {
   #skipBytes = 0;
 
   #operationsNow = 0;
+  /** Bytes of reads and writes among them. */
+  #bytesNow = 0;
   /** Nothing more is read: the client said goodbye, or closed its side. */
   #isInputOver = false;
   #isStalled = false;
   #events: number = EPOLLIN;
   readonly #replies = new ReplyQueue();
-  /** What was unsent, and since when it has not changed, as far as somebody looked. */
-  #seenUnsentBytes = -1;
+  /** What it had yet to take or send, and since when that is so, as far as somebody looked. */
+  #seenOwedBytes = -1;
   #seenAtMs = 0;
   /** Bytes of payload that had to give way, in a page of private memory. */
   #parkedAddress = 0;
@@ -290,7 +293,7 @@ export class NbdConnection implements Requester {
 
   /** Starts the request at the front of the buffer. Returns whether parsing can go on. */
   #takeRequest(): boolean {
-    const { engine, limits } = this.#core;
+    const { limits } = this.#core;
     if (
       this.#operationsNow >= limits.operationsPerConnection ||
       this.#replies.backlogBytes > BACKLOG_MAX
@@ -310,14 +313,20 @@ export class NbdConnection implements Requester {
       this.#endInput('client disconnected');
       return false;
     }
-    const operation = engine.take();
+    const bytes = carriesData(request) ? request.lengthBytes : 0;
+    const bytesNow = this.#bytesNow + bytes;
+    const isTooMuch = this.#bytesNow > 0 && bytesNow > limits.bytesPerConnection;
+    const operation = isTooMuch
+      ? undefined
+      : this.#core.takeOperation(this, bytesNow <= limits.ownBytes ? 0 : bytes);
     if (operation === undefined) {
       this.#isStalled = true;
-      this.#core.awaitOperation(this);
       return false;
     }
+    operation.clientBytes = bytes;
     this.#start += this.#headerBytes;
     this.#operationsNow += 1;
+    this.#bytesNow = bytesNow;
     this.requestCount += 1;
     this.#startOperation(operation, request);
     return true;
@@ -414,7 +423,9 @@ export class NbdConnection implements Requester {
         this.close('connection failed');
         return;
       }
-      this.#operationsNow -= this.#replies.sent(count, this.#core);
+      this.#replies.sent(count, this.#core);
+      this.#operationsNow -= this.#replies.completedCount;
+      this.#bytesNow -= this.#replies.completedBytes;
       if (count < asked) break;
     }
     // A client that stalled at a limit of its own goes on when it has room again.
@@ -449,16 +460,21 @@ export class NbdConnection implements Requester {
   }
 
   /**
-   * A large read of somebody waits for memory: ends a client that has taken nothing of its replies
-   * for too long, and so may be who holds it.
+   * Somebody waits for what clients may hold: ends one that for too long has taken nothing of its
+   * replies, or sent nothing of a payload.
    */
   checkProgress(nowMs: number): void {
     const { unsentBytes } = this.#replies;
-    if (this.#replies.isEmpty || unsentBytes !== this.#seenUnsentBytes) {
-      this.#seenUnsentBytes = unsentBytes;
+    const isExpected = this.#current !== undefined && !this.#isStalled;
+    const owedBytes = unsentBytes + (isExpected ? missingBytes(this.#current as Operation) : 0);
+    if (owedBytes === 0 || owedBytes !== this.#seenOwedBytes) {
+      this.#seenOwedBytes = owedBytes;
       this.#seenAtMs = nowMs;
-    } else if (nowMs - this.#seenAtMs > UNREAD_MS_MAX) {
-      this.close('client does not read its replies');
+    } else if (nowMs - this.#seenAtMs > IDLE_MS_MAX) {
+      const isUnread = unsentBytes > 0;
+      this.close(
+        isUnread ? 'client does not read its replies' : 'client stopped in the middle of a write',
+      );
     }
   }
 
@@ -479,6 +495,7 @@ export class NbdConnection implements Requester {
       this.#current = undefined;
       // Nobody will send the rest; the operation is not answered, and counts no more.
       this.#operationsNow -= 1;
+      this.#bytesNow -= unfinished.clientBytes;
       this.#core.engine.abandon(unfinished);
     }
     if (this.#operationsNow === 0) this.close(goodbye);
@@ -501,4 +518,9 @@ export class NbdConnection implements Requester {
     this.#events = events;
     this.#core.watch(this, events);
   }
+}
+
+/** Whether data of the request's length goes one way or the other. */
+function carriesData({ command }: NbdRequest): boolean {
+  return command === NbdCmd.READ || command === NbdCmd.WRITE;
 }

@@ -110,6 +110,10 @@ export class Operation {
   spillAddress: number = A_DOUBLE;
   spillBytes: number = A_DOUBLE;
 
+  /** What it counts for while it is in progress: in its client's limit, and in the lane's. */
+  clientBytes: number = A_DOUBLE;
+  laneBytes: number = A_DOUBLE;
+
   /** What its reply consists of: a header in the lane's header area, and data of a read. */
   headerBytes = 0;
   dataBytes = 0;
@@ -146,6 +150,8 @@ export class Operation {
     this.tailPage = NO_PAGE;
     this.spillAddress = 0;
     this.spillBytes = 0;
+    this.clientBytes = 0;
+    this.laneBytes = 0;
   }
 }
 

@@ -11,6 +11,9 @@ import type { PagePool } from './page-pool.ts';
 import { HEADER_SLOT_BYTES } from './reply-header.ts';
 
 export class ReplyQueue {
+  /** What {@link sent} has completed last. */
+  completedCount = 0;
+  completedBytes = 0;
   /** Of all replies in the queue. */
   backlogBytes = 0;
   readonly #queue = new OperationQueue(Queue.SEND);
@@ -54,11 +57,12 @@ export class ReplyQueue {
   }
 
   /**
-   * `count` more bytes have left: ends the operations whose replies are complete. Returns how many
-   * those were.
+   * `count` more bytes have left: ends the operations whose replies are complete. How many those
+   * were, and what they counted for, is in `completedCount` and `completedBytes`.
    */
-  sent(count: number, core: LaneCore): number {
-    let completed = 0;
+  sent(count: number, core: LaneCore): void {
+    this.completedCount = 0;
+    this.completedBytes = 0;
     let sentBytes = this.#sentBytes + count;
     for (;;) {
       const operation = this.#queue.head;
@@ -67,12 +71,12 @@ export class ReplyQueue {
       if (sentBytes < length) break;
       sentBytes -= length;
       this.backlogBytes -= length;
-      completed += 1;
+      this.completedCount += 1;
+      this.completedBytes += operation.clientBytes;
       this.#queue.shift();
       core.release(operation);
     }
     this.#sentBytes = sentBytes;
-    return completed;
   }
 
   /** Nobody will read them: ends all operations. */

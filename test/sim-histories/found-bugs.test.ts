@@ -4,72 +4,19 @@
  * made to come close to it.
  */
 
-import { createExportInfo, NbdCmd, NbdErrno, SIMPLE_AGREEMENT } from 'nbd-server-ts/protocol';
+import { createExportInfo, NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
 import t from 'tap';
-import { BlkifAbi, createRingArea, FrontRing, type RingArea } from '../../src/blkif/index.ts';
-import { Counters } from '../../src/dataplane/counters.ts';
-import { Engine } from '../../src/dataplane/engine.ts';
-import type { DiskShape, LaneRing } from '../../src/dataplane/lane-config.ts';
-import type { LaneCore } from '../../src/dataplane/lane-core.ts';
+import type { Engine } from '../../src/dataplane/engine.ts';
 import { NbdConnection } from '../../src/dataplane/nbd-connection.ts';
-import { PagePool } from '../../src/dataplane/page-pool.ts';
-import { createSharedRanges } from '../../src/dataplane/range-lock.ts';
-import { ReceiveBuffers } from '../../src/dataplane/receive-buffers.ts';
-import type { ReplyForm } from '../../src/dataplane/reply-header.ts';
-import { RingRequests } from '../../src/dataplane/ring-requests.ts';
-import { allocateMemory, PAGE_SIZE } from '../../src/sys/index.ts';
-import { headerArea, sharedIovec } from './lane-setup.ts';
 import { LoopbackSocket } from './loopback-socket.ts';
 import { playHistory } from './play-history.ts';
+import { createCore, createEngine, createRing, DISK, SIMPLE } from './quiet-ring.ts';
 import { encodeHeader } from './request-header.ts';
 
 /** For a busy machine. */
 t.setTimeout(120_000);
 
 const RSP_PROD = 2;
-const SIMPLE: ReplyForm = { ...SIMPLE_AGREEMENT, allocationContextId: undefined };
-const DISK: DiskShape = {
-  sectorBytes: 512,
-  flush: 'flush-cache',
-  canFallBackToBarrier: false,
-  discard: undefined,
-};
-
-/** A ring whose pages the test can look at. */
-function createRing(): { readonly config: LaneRing; readonly area: RingArea; bytes: Buffer } {
-  const memory = allocateMemory(PAGE_SIZE);
-  const abi = BlkifAbi.X86_64;
-  const area = createRingArea({ buffer: memory.buffer, offsetBytes: 0, ringPageCount: 1, abi });
-  FrontRing.initialise(area);
-  const eventChannel = { port: 0, fd: -1, moduleUrl: '', detail: {} };
-  return {
-    config: {
-      address: memory.address,
-      pageCount: 1,
-      abi,
-      handle: 1,
-      eventChannel,
-      maxSegments: 11,
-    },
-    area,
-    bytes: Buffer.from(memory.buffer),
-  };
-}
-
-function createEngine(config: LaneRing): { readonly engine: Engine; readonly ring: RingRequests } {
-  const pages = allocateMemory(32 * PAGE_SIZE);
-  const pool = new PagePool({ address: pages.address, grefs: new Uint32Array(24) });
-  const zeroPool = new PagePool({
-    address: pages.address + 24 * PAGE_SIZE,
-    grefs: new Uint32Array(8),
-  });
-  const ring = new RingRequests(config, DISK, { pool, zeroPool, indirectPool: undefined });
-  const engine = new Engine(
-    { disk: DISK, ranges: createSharedRanges(1, 8), laneIndex: 0, spillLimitBytes: 1 << 20 },
-    { ring, pool, zeroPool, counters: new Counters() },
-  );
-  return { engine, ring };
-}
 
 /** Starts a write of zeroes in the middle of a sector; returns how to learn its answer. */
 function startRagged(engine: Engine): () => number | undefined {
@@ -133,28 +80,15 @@ void t.test('a back end that writes to a ring before it is used is found out', (
 
 void t.test('a client that is woken with a full buffer is not taken for one that left', (t) => {
   const { engine } = createEngine(createRing().config);
-  while (engine.hasFree) engine.take();
+  while (engine.take() !== undefined);
   const socket = new LoopbackSocket({ received: () => undefined });
   let closedBecause: string | undefined;
-  const core: LaneCore = {
-    engine,
-    pool: new PagePool({ address: allocateMemory(PAGE_SIZE).address, grefs: new Uint32Array(1) }),
-    buffers: new ReceiveBuffers(4096),
-    iovec: sharedIovec,
-    headers: headerArea(0),
-    limits: { operationsPerConnection: 8, spillBytes: 0 },
-    counters: new Counters(),
-    isDraining: false,
-    markDirty: () => undefined,
-    markAwake: () => undefined,
-    awaitOperation: () => undefined,
-    release: () => undefined,
-    abandonAll: () => undefined,
-    watch: () => undefined,
+  const core = createCore(engine, {
+    takeOperation: () => undefined,
     connectionClosed: (_connection, reason) => {
       closedBecause = reason;
     },
-  };
+  });
   const info = createExportInfo({ sizeBytes: 1 << 20 });
   const connection = new NbdConnection(core, 1, socket.fd, info, SIMPLE);
   const flush = { command: NbdCmd.FLUSH, flags: 0, owner: 1, offset: 0, lengthBytes: 0 };

@@ -9,6 +9,7 @@ import { XenStoreError } from 'xenstore-client';
 import { type Operation, Stage } from '../../src/dataplane/operation.ts';
 import { type Part, PartRole } from '../../src/dataplane/part.ts';
 import { RangeLock } from '../../src/dataplane/range-lock.ts';
+import { WaitingClients } from '../../src/dataplane/waiting-clients.ts';
 import { Connection } from '../../src/frontend/connection.ts';
 import { VbdNode } from '../../src/frontend/vbd-node.ts';
 import { StopMode } from '../../src/sim/queue-runner.ts';
@@ -292,9 +293,7 @@ const sleepsTooEarly: Mutant = {
 
 const waitsForOperation: Mutant = {
   name: 'a client that waits for an operation is forgotten',
-  changeLane(lane) {
-    lane.awaitOperation = () => undefined;
-  },
+  install: () => replaceMethod(WaitingClients.prototype, 'wakeFirst', () => undefined),
 };
 
 const keysLeft: Mutant = {

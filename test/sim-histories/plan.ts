@@ -28,6 +28,9 @@ export interface HistoryPlan {
   readonly indirectPages: number;
   readonly operations: number;
   readonly operationsPerConnection: number;
+  readonly bytesPerConnection: number;
+  readonly bytes: number;
+  readonly ownBytes: number;
   readonly spillBytes: number;
   readonly receiveBufferBytes: number;
   readonly hotSpots: readonly number[];
@@ -83,6 +86,9 @@ export function drawPlan(random: SeededRandom, wish: PlanWish = {}): HistoryPlan
     indirectPages: random.pick([2, 8]),
     operations: random.pick([6, 16, 32]),
     operationsPerConnection: random.pick([2, 8, 16]),
+    bytesPerConnection: random.pick([4, 64, 1024]) * KIB,
+    bytes: random.pick([16, 256, 4096]) * KIB,
+    ownBytes: random.pick([0, 4]) * KIB,
     spillBytes: random.pick([64 * KIB, 1024 * KIB]),
     receiveBufferBytes: random.pick([4, 32, 256]) * KIB,
     hotSpots: Array.from({ length: spots }, () => random.below(sizeBytes)),

@@ -173,6 +173,9 @@ export class ServedProcess {
         memory: memoryOfLane(pages),
         limits: {
           operationsPerConnection: plan.operationsPerConnection,
+          bytesPerConnection: plan.bytesPerConnection,
+          bytes: plan.bytes,
+          ownBytes: plan.ownBytes,
           spillBytes: plan.spillBytes,
         },
         ranges: this.ranges,

@@ -14,6 +14,7 @@ import type { Operation, Requester } from '../../src/dataplane/operation.ts';
 import { PagePool } from '../../src/dataplane/page-pool.ts';
 import type { ReceiveBuffers } from '../../src/dataplane/receive-buffers.ts';
 import { RingRequests } from '../../src/dataplane/ring-requests.ts';
+import { WaitingClients } from '../../src/dataplane/waiting-clients.ts';
 import type { EventChannel } from '../../src/host/index.ts';
 import { openEventChannel } from '../../src/sim/event-channel.ts';
 import { EPOLLIN, EPOLLOUT } from '../../src/sys/index.ts';
@@ -34,7 +35,7 @@ import { isSignalled, stateOf } from './stepped-rings.ts';
 const LOOK_AGAIN_MS = 1;
 /** How long requests may wait for pages that are held for clients which do nothing. */
 const RECLAIM_AFTER_MS = 10;
-/** How often clients are looked at while a large read waits for memory that they hold. */
+/** How often clients are looked at while others wait for what they may hold. */
 const CHECK_PROGRESS_MS = 1000;
 export class SimulatedLane implements LaneCore {
   readonly index: number;
@@ -64,7 +65,7 @@ export class SimulatedLane implements LaneCore {
   readonly #places = new LanePlaces();
   #dirty: NbdConnection[] = [];
   readonly #awake: NbdConnection[] = [];
-  readonly #awaiting: NbdConnection[] = [];
+  readonly #waiting: WaitingClients;
   readonly #abandoned = new AbandonedOperations();
   #quiet: (() => void) | undefined;
   #drained: ((errno: number) => void) | undefined;
@@ -74,6 +75,7 @@ export class SimulatedLane implements LaneCore {
   #isScheduled = false;
   #mustGoOn = false;
   #mustReclaim = false;
+  #checkAtMs = 0;
   #cancelTimer: (() => void) | undefined;
   turns = 0;
 
@@ -93,15 +95,22 @@ export class SimulatedLane implements LaneCore {
     const pools = { pool: this.pool, zeroPool: this.zeroPool, indirectPool: this.indirectPool };
     this.ring = new RingRequests(ring, disk, pools);
     this.engine = new Engine(
-      { disk, ranges, laneIndex: index, spillLimitBytes: limits.spillBytes },
+      {
+        disk,
+        ranges,
+        laneIndex: index,
+        spillLimitBytes: limits.spillBytes,
+        bytesMax: limits.bytes,
+      },
       { ring: this.ring, pool: this.pool, zeroPool: this.zeroPool, counters: this.counters },
     );
     const take = this.engine.take.bind(this.engine);
-    this.engine.take = () => {
-      const operation = take();
+    this.engine.take = (lengthBytes) => {
+      const operation = take(lengthBytes);
       if (operation !== undefined) this.operations.add(operation);
       return operation;
     };
+    this.#waiting = new WaitingClients(this.engine);
   }
 
   /** Who is at the other end of a connection. */
@@ -160,7 +169,7 @@ export class SimulatedLane implements LaneCore {
     const ready = this.#places.ready();
     const hasEvent = !this.#isSuspended && isSignalled(this.#channelState);
     if (this.#mustReclaim) this.#reclaim();
-    if (this.engine.isShortOfSpill) this.#checkProgress();
+    if (this.#isShort()) this.#checkProgress();
     if (hasEvent && this.#channel.consume()) this.#isMasked = true;
     this.#collect();
     for (const order of this.#orders.splice(0)) this.#obey(order);
@@ -169,7 +178,7 @@ export class SimulatedLane implements LaneCore {
     if (!this.isBroken) this.engine.pump();
     this.#publish();
     this.#sendReplies();
-    while (this.#awaiting.length > 0 && this.engine.hasFree) this.#awaiting.shift()?.wake();
+    this.#waiting.wakeFirst();
     if (this.isDraining) this.#watchDrain();
     if (this.#isHeld) this.#watchQuiet();
     this.#abandoned.look();
@@ -195,7 +204,7 @@ export class SimulatedLane implements LaneCore {
     if (!this.#mayBlock()) return 0;
     if (this.engine.mustLookAgain) return LOOK_AGAIN_MS;
     if (this.#isStuck()) return RECLAIM_AFTER_MS;
-    return this.engine.isShortOfSpill ? CHECK_PROGRESS_MS : -1;
+    return this.#isShort() ? CHECK_PROGRESS_MS : -1;
   }
 
   #isStuck(): boolean {
@@ -219,7 +228,13 @@ export class SimulatedLane implements LaneCore {
     for (const connection of this.#places.connections()) connection.reclaim();
   }
 
+  #isShort(): boolean {
+    return this.engine.isShortOfSpill || !this.#waiting.isEmpty;
+  }
+
   #checkProgress(): void {
+    if (this.#scheduler.nowMs() < this.#checkAtMs) return;
+    this.#checkAtMs = this.#scheduler.nowMs() + CHECK_PROGRESS_MS;
     for (const connection of this.#places.connections())
       connection.checkProgress(this.#scheduler.nowMs());
   }
@@ -374,8 +389,8 @@ export class SimulatedLane implements LaneCore {
     this.#awake.push(connection);
   }
 
-  awaitOperation(connection: NbdConnection): void {
-    this.#awaiting.push(connection);
+  takeOperation(connection: NbdConnection, lengthBytes: number): Operation | undefined {
+    return this.#waiting.take(connection, lengthBytes);
   }
 
   release(operation: Operation): void {
@@ -393,6 +408,7 @@ export class SimulatedLane implements LaneCore {
   connectionClosed(connection: NbdConnection, reason: CloseReason): void {
     const client = this.#places.remove(connection);
     if (client === undefined) return;
+    this.#waiting.remove(connection);
     client.socket.close();
     client.closed(reason);
     this.#abandoned.add(client, this.operations);

@@ -5,7 +5,7 @@ import type { Test } from 'tap';
 import { XenStoreClient } from 'xenstore-client';
 import type { LogDetails, Logger } from '../../../src/daemon/log.ts';
 import { Reception } from '../../../src/daemon/reception.ts';
-import { DEFAULT_LIMITS } from '../../../src/daemon/serve-options.ts';
+import { DEFAULT_LIMITS, OWN_BYTES } from '../../../src/daemon/serve-options.ts';
 import { ServedVbds } from '../../../src/daemon/served-vbds.ts';
 import type { VbdUse } from '../../../src/daemon/vbd-device.ts';
 import type { FrontendEnd } from '../../../src/frontend/index.ts';
@@ -95,6 +95,9 @@ export async function startInProcess(
     requestBytesMax: DEFAULT_LIMITS.requestBytes,
     limits: {
       operationsPerConnection: DEFAULT_LIMITS.clientRequests,
+      bytesPerConnection: DEFAULT_LIMITS.clientBytes,
+      bytes: DEFAULT_LIMITS.bytes,
+      ownBytes: OWN_BYTES,
       spillBytes: DEFAULT_LIMITS.bufferBytes,
     },
     operationsPerLane: DEFAULT_LIMITS.requests,

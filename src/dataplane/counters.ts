@@ -3,7 +3,8 @@
  * in passing, and anyone may read them at any time without the lane noticing.
  */
 
-import { NbdCmd } from 'nbd-server-ts/protocol';
+import { NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
+import { LATENCY_BUCKETS, latencyBucket } from './latency.ts';
 
 /** Positions of the counters. A name ending in `_NOW` goes up and down; the others only grow. */
 export const Counter = {
@@ -15,7 +16,9 @@ export const Counter = {
   OTHER_COMMANDS: 5,
   READ_BYTES: 6,
   WRITTEN_BYTES: 7,
+  /** Replies with an error number; below they are told apart. */
   ERRORS: 8,
+  /** Requests on the ring, those that were asked again not counted twice. */
   RING_REQUESTS: 9,
   RING_NOTIFICATIONS: 10,
   RING_EVENTS: 11,
@@ -24,20 +27,50 @@ export const Counter = {
   CLIENTS_NOW: 14,
   TURNS: 15,
   RECOVERIES: 16,
+  /** When the current turn began, in ms as of performance.now(): the clock of all latencies. */
+  CLOCK_MS_NOW: 17,
+  SLOTS_USED_NOW: 18,
+  PAGES_USED_NOW: 19,
+  /** Times that a client had to wait, because the requests in progress were too many. */
+  OPERATION_WAITS: 20,
+  ERRORS_EPERM: 21,
+  ERRORS_EIO: 22,
+  ERRORS_ENOMEM: 23,
+  ERRORS_EINVAL: 24,
+  ERRORS_ENOSPC: 25,
+  ERRORS_EOVERFLOW: 26,
+  ERRORS_ENOTSUP: 27,
+  ERRORS_ESHUTDOWN: 28,
 } as const;
 export type Counter = (typeof Counter)[keyof typeof Counter];
 
-const COUNTER_COUNT = 32;
+const COUNTER_COUNT = 64;
+
+/** The commands whose latencies are told apart, in the order of their histograms. */
+export const LATENCY_COMMANDS = ['read', 'write', 'flush', 'trim', 'zeroes', 'other'] as const;
+/** One of {@link LATENCY_COMMANDS}. */
+export type LatencyCommand = (typeof LATENCY_COMMANDS)[number];
+
+const LATENCY_COUNT = LATENCY_COMMANDS.length * LATENCY_BUCKETS;
+const LATENCIES_AT_BYTES = COUNTER_COUNT * 8;
+const SUMS_AT_BYTES = LATENCIES_AT_BYTES + LATENCY_COUNT * 8;
 
 /** The counters of one lane, in shared memory. */
 export class Counters {
   readonly shared: SharedArrayBuffer;
   /** For the lane's busiest places, which add in place: `values[Counter.READS] += 1`. */
   readonly values: Record<Counter, number> & Float64Array;
+  /** A histogram for each of {@link LATENCY_COMMANDS}, one behind the other. */
+  readonly latencies: Float64Array;
+  /** For each of them, the sum of its latencies in microseconds. */
+  readonly latencySumsUs: Float64Array;
 
   constructor(shared?: SharedArrayBuffer) {
-    this.shared = shared ?? new SharedArrayBuffer(COUNTER_COUNT * 8);
-    this.values = new Float64Array(this.shared) as Record<Counter, number> & Float64Array;
+    this.shared = shared ?? new SharedArrayBuffer(SUMS_AT_BYTES + LATENCY_COMMANDS.length * 8);
+    this.values = new Float64Array(this.shared, 0, COUNTER_COUNT) as Record<Counter, number> &
+      Float64Array;
+    this.latencies = new Float64Array(this.shared, LATENCIES_AT_BYTES, LATENCY_COUNT);
+    this.latencySumsUs = new Float64Array(this.shared, SUMS_AT_BYTES, LATENCY_COMMANDS.length);
   }
 
   add(counter: Counter, amount: number): void {
@@ -46,6 +79,17 @@ export class Counters {
 
   get(counter: Counter): number {
     return this.values[counter] as number;
+  }
+
+  /** The histogram of one command: {@link LATENCY_BUCKETS} counts. */
+  latencyOf(command: LatencyCommand): Float64Array {
+    const at = LATENCY_COMMANDS.indexOf(command) * LATENCY_BUCKETS;
+    return this.latencies.subarray(at, at + LATENCY_BUCKETS);
+  }
+
+  /** The sum of all latencies of one command, in microseconds. */
+  latencySumUs(command: LatencyCommand): number {
+    return this.latencySumsUs[LATENCY_COMMANDS.indexOf(command)] as number;
   }
 }
 
@@ -73,4 +117,54 @@ export function countRequest(counters: Counters, command: number, lengthBytes: n
     default:
       values[Counter.OTHER_COMMANDS] += 1;
   }
+}
+
+/** Counts the reply to a request that came when the clock showed `startedMs`. */
+export function countReply(
+  counters: Counters,
+  command: number,
+  errno: number,
+  startedMs: number,
+): void {
+  const us = (counters.values[Counter.CLOCK_MS_NOW] - startedMs) * 1000;
+  const row = latencyRow(command);
+  const at = row * LATENCY_BUCKETS + latencyBucket(us);
+  counters.latencies[at] = (counters.latencies[at] as number) + 1;
+  counters.latencySumsUs[row] = (counters.latencySumsUs[row] as number) + us;
+  if (errno !== 0) countError(counters, errno);
+}
+
+function latencyRow(command: number): number {
+  switch (command) {
+    case NbdCmd.READ:
+      return 0;
+    case NbdCmd.WRITE:
+      return 1;
+    case NbdCmd.FLUSH:
+      return 2;
+    case NbdCmd.TRIM:
+      return 3;
+    case NbdCmd.WRITE_ZEROES:
+      return 4;
+    default:
+      return 5;
+  }
+}
+
+/** The counter of each error number that a reply can have. */
+export const ERROR_COUNTERS: ReadonlyMap<number, Counter> = new Map<number, Counter>([
+  [NbdErrno.EPERM, Counter.ERRORS_EPERM],
+  [NbdErrno.EIO, Counter.ERRORS_EIO],
+  [NbdErrno.ENOMEM, Counter.ERRORS_ENOMEM],
+  [NbdErrno.EINVAL, Counter.ERRORS_EINVAL],
+  [NbdErrno.ENOSPC, Counter.ERRORS_ENOSPC],
+  [NbdErrno.EOVERFLOW, Counter.ERRORS_EOVERFLOW],
+  [NbdErrno.ENOTSUP, Counter.ERRORS_ENOTSUP],
+  [NbdErrno.ESHUTDOWN, Counter.ERRORS_ESHUTDOWN],
+]);
+
+function countError(counters: Counters, errno: number): void {
+  counters.add(Counter.ERRORS, 1);
+  const counter = ERROR_COUNTERS.get(errno);
+  if (counter !== undefined) counters.add(counter, 1);
 }

@@ -686,7 +686,6 @@ export class Engine {
 
   #finish(operation: Operation): void {
     operation.isActive = false;
-    if (operation.errno !== 0) this.#counters.add(Counter.ERRORS, 1);
     if (operation.requester === undefined) this.release(operation);
     else operation.requester.replyReady(operation);
   }

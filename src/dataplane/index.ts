@@ -1,4 +1,10 @@
-export { Counter, Counters } from './counters.ts';
+export {
+  Counter,
+  Counters,
+  ERROR_COUNTERS,
+  LATENCY_COMMANDS,
+  type LatencyCommand,
+} from './counters.ts';
 export { type AdoptedClient, Lane, type LaneHandlers } from './lane.ts';
 export type {
   DiskShape,
@@ -7,6 +13,7 @@ export type {
   LaneLimits,
   LaneRing,
 } from './lane-config.ts';
+export { LATENCY_BUCKETS, latencyFloorUs, latencyPercentileUs } from './latency.ts';
 export type { LaneEvent } from './messages.ts';
 export type { CloseReason } from './nbd-connection.ts';
 export { createSharedRanges, type SharedRanges } from './range-lock.ts';

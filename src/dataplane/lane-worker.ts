@@ -132,6 +132,7 @@ class Lane implements LaneCore {
   #turn(): void {
     const timeoutMs = this.#timeoutMs();
     const count = this.#epoll.wait(timeoutMs);
+    this.counters.values[Counter.CLOCK_MS_NOW] = performance.now();
     if (count === 0 && timeoutMs === RECLAIM_AFTER_MS) this.#reclaim();
     if (this.#isShort()) this.#checkProgress();
     this.counters.add(Counter.TURNS, 1);
@@ -147,6 +148,15 @@ class Lane implements LaneCore {
     this.#waiting.wakeFirst();
     if (this.isDraining) this.#watchDrain();
     if (this.#isHeld) this.#watchQuiet();
+    this.#count();
+  }
+
+  /** What others may like to know; a few numbers for a whole turn. */
+  #count(): void {
+    const { values } = this.counters;
+    values[Counter.RING_REQUESTS] = this.#ring.requestCount;
+    values[Counter.SLOTS_USED_NOW] = this.#ring.inFlight;
+    values[Counter.PAGES_USED_NOW] = this.pool.pageCount - this.pool.freeCount;
   }
 
   #timeoutMs(): number {
@@ -383,7 +393,9 @@ class Lane implements LaneCore {
   }
 
   takeOperation(connection: NbdConnection, lengthBytes: number): Operation | undefined {
-    return this.#waiting.take(connection, lengthBytes);
+    const operation = this.#waiting.take(connection, lengthBytes);
+    if (operation === undefined) this.counters.add(Counter.OPERATION_WAITS, 1);
+    return operation;
   }
 
   release(operation: Operation): void {

@@ -35,7 +35,7 @@ import {
   PAGE_SIZE,
   unmapMemory,
 } from '../sys/index.ts';
-import { countRequest } from './counters.ts';
+import { Counter, countReply, countRequest } from './counters.ts';
 import type { LaneCore } from './lane-core.ts';
 import type { Operation, Requester } from './operation.ts';
 import { missingBytes, roomBytes } from './payload.ts';
@@ -333,17 +333,18 @@ export class NbdConnection implements Requester {
   }
 
   #startOperation(operation: Operation, request: NbdRequest): void {
-    const { engine } = this.#core;
+    const { counters, engine } = this.#core;
     const { command } = request;
     operation.requester = this;
     operation.command = command;
+    operation.startedMs = counters.values[Counter.CLOCK_MS_NOW];
     operation.cookieHigh = request.cookieHigh | 0;
     operation.cookieLow = request.cookieLow | 0;
     operation.offsetHigh = request.offsetHigh | 0;
     operation.offsetLow = request.offsetLow | 0;
     operation.offset = request.offset;
     operation.lengthBytes = request.lengthBytes;
-    countRequest(this.#core.counters, command, request.lengthBytes);
+    countRequest(counters, command, request.lengthBytes);
     const refusal = this.#core.isDraining
       ? NbdErrno.ESHUTDOWN
       : checkRequest(request, this.#info, this.#agreement);
@@ -373,7 +374,8 @@ export class NbdConnection implements Requester {
   }
 
   replyReady(operation: Operation): void {
-    const { headers } = this.#core;
+    const { counters, headers } = this.#core;
+    countReply(counters, operation.command, operation.errno, operation.startedMs);
     encodeReplyHeader(
       headers.view,
       operation.index * HEADER_SLOT_BYTES,

@@ -76,6 +76,8 @@ export class Operation {
   offsetLow = 0;
   offset: number = A_DOUBLE;
   lengthBytes: number = A_DOUBLE;
+  /** What the lane's clock showed when the request came. */
+  startedMs: number = A_DOUBLE;
   /** NBD error number of the reply; the first failed part decides. */
   errno = 0;
 

@@ -208,6 +208,11 @@ export class RingRequests {
     return this.#parts.length - this.#freeCount;
   }
 
+  /** Requests made in the whole life of the lane. */
+  get requestCount(): number {
+    return this.#order;
+  }
+
   /** Whether a request without data can be made now. */
   get hasRoom(): boolean {
     const isOpen = !this.#isSuspended && !this.#isHeld;

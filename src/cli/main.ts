@@ -3,9 +3,8 @@
  * what happened and what to do; a stack trace only with `--log-level debug` or `trace`.
  */
 
-import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
-import { DaemonError, UsageError } from '../daemon/index.ts';
+import { DaemonError, packageVersion, UsageError } from '../daemon/index.ts';
 import { doctorCommand } from './doctor.ts';
 import { infoCommand } from './info.ts';
 import { listCommand } from './list.ts';
@@ -64,9 +63,4 @@ function isExpected(error: Error): boolean {
 
 function printError(message: string): void {
   process.stderr.write(`xenblk-nbd: ${message}\n`);
-}
-
-function packageVersion(): string {
-  const text = readFileSync(new URL('../../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
 }

@@ -8,6 +8,7 @@ import {
   type LogLevel,
   NBD_PORT,
   PRIVATE_ACCESS,
+  parseMetricsAddress,
   parseSimulatedDisk,
   parseTcpAddress,
   parseUnixAddress,
@@ -43,6 +44,7 @@ interface Flags {
   readonly tlsKey?: string;
   readonly tlsCa?: string;
   readonly tlsPsk?: string;
+  readonly metrics?: ListenAddress;
   readonly maxConnections: number;
   readonly maxClientRequests: number;
   readonly maxRequests: number;
@@ -71,6 +73,13 @@ export function serveCommand(): Command {
   addTlsOptions(command);
   addLimitOptions(command);
   return command
+    .addOption(
+      option(
+        '--metrics <host:port|path>',
+        'where metrics, /healthz and a live status page are, on TCP or a Unix socket',
+        parseMetricsAddress,
+      ),
+    )
     .addOption(
       new Option('--log-level <level>', 'least severe level that is logged')
         .choices([...LOG_LEVELS])
@@ -258,6 +267,7 @@ async function run(vbds: string[], flags: Flags): Promise<void> {
     unixAccess: { mode: flags.unixMode, owner: flags.unixOwner },
     keepAliveMs: flags.tcpKeepalive,
     tls: tlsOptions(flags),
+    metrics: flags.metrics,
     exportName: flags.export,
     isReadOnly: flags.readOnly === true,
     limits: {

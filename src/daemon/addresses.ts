@@ -36,6 +36,11 @@ export function parseTcpAddress(text: string): ListenAddress {
   return { kind: 'tcp', host: host === '' ? '::' : host, port };
 }
 
+/** The address of `--metrics`: HOST:PORT, or a path, which has a slash. @throws UsageError */
+export function parseMetricsAddress(text: string): ListenAddress {
+  return text.includes('/') ? parseUnixAddress(text) : parseTcpAddress(text);
+}
+
 /**
  * The NBD URI of an export at an address, as clients of libnbd and qemu take it; `isSecure` for one
  * that is served over TLS alone.

@@ -89,11 +89,20 @@ export function describeExport(attachment: Attachment, wish: ExportWish): Export
   };
 }
 
-/** The connection in one line of the log. */
+/** The connection for people: a line of the log, and what the status page shows. */
+export interface AttachmentSummary {
+  readonly details: LogDetails;
+  readonly message: string;
+  /** Of all rings, and of all lanes. */
+  readonly slotCount: number;
+  readonly poolPageCount: number;
+}
+
+/** Sums a connection up. */
 export function describeAttachment(
   attachment: Attachment,
   lanes: readonly LanePages[],
-): { readonly details: LogDetails; readonly message: string } {
+): AttachmentSummary {
   const { disk, queues, maxIndirectSegments, vbd } = attachment;
   const sizeBytes = disk.sectors * RING_SECTOR_BYTES;
   const slots = queues[0]?.slotCount ?? 0;
@@ -122,5 +131,7 @@ export function describeAttachment(
     message:
       `attached to ${vbd.name}: ${sizeBytes} bytes${disk.isReadOnly ? ', read-only' : ''}, ` +
       `${rings} of ${slots} slots, ${grantedPages} pages granted`,
+    slotCount: slots * queues.length,
+    poolPageCount: lanes.reduce((sum, { pool }) => sum + pool.pageCount, 0),
   };
 }

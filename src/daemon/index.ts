@@ -1,6 +1,7 @@
 export {
   type ListenAddress,
   NBD_PORT,
+  parseMetricsAddress,
   parseTcpAddress,
   parseUnixAddress,
 } from './addresses.ts';
@@ -8,6 +9,7 @@ export { DaemonError, UsageError } from './errors.ts';
 export { forPeople } from './for-people.ts';
 export { type HostChoice, openHost } from './host.ts';
 export { LOG_LEVELS, type LogLevel } from './log.ts';
+export { packageVersion } from './package-version.ts';
 export { type PageNeed, pageNeed } from './page-budget.ts';
 export { serve } from './serve.ts';
 export {

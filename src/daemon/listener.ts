@@ -24,18 +24,24 @@ export interface ListenOptions {
   /** Silence after which TCP asks whether the other end is still there; 0 for never. */
   readonly keepAliveMs: number;
   readonly onClient: (socket: net.Socket) => void;
+  /** A server of another kind that takes the sockets, e.g. one for HTTP, in place of `onClient`. */
+  readonly server?: net.Server;
   /** Clients cannot be taken in at the moment, for want of descriptors above all. */
   readonly onTrouble: (error: Error) => void;
 }
 
-function createServer({ keepAliveMs, onClient, onTrouble }: ListenOptions): net.Server {
-  const server = net.createServer({
-    allowHalfOpen: true,
-    noDelay: true,
-    keepAlive: keepAliveMs > 0,
-    keepAliveInitialDelay: keepAliveMs,
-  });
-  server.on('connection', onClient);
+function createServer(options: ListenOptions): net.Server {
+  const { keepAliveMs, onClient, onTrouble } = options;
+  const server =
+    options.server ??
+    net
+      .createServer({
+        allowHalfOpen: true,
+        noDelay: true,
+        keepAlive: keepAliveMs > 0,
+        keepAliveInitialDelay: keepAliveMs,
+      })
+      .on('connection', onClient);
   server.once('listening', () => server.on('error', onTrouble));
   return server;
 }

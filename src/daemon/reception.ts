@@ -15,6 +15,16 @@ import { RefusalLog } from './refusal-log.ts';
 import type { ServedVbds } from './served-vbds.ts';
 import type { TlsCredentials } from './tls-credentials.ts';
 
+/** A client that a lane has. */
+export interface ServedClient {
+  readonly id: number;
+  readonly peer: string;
+  readonly exportName: string;
+  readonly isTls: boolean;
+  /** Unix time in ms. */
+  readonly sinceMs: number;
+}
+
 export interface ReceptionOptions {
   readonly connectionsMax: number;
   readonly handshakeMs: number;
@@ -42,7 +52,9 @@ export class Reception {
   readonly #bridges = new Set<Bridge>();
   #vbds: ServedVbds | undefined;
   #isStopping = false;
-  #clientCount = 0;
+  readonly #clients = new Map<number, ServedClient>();
+  #tooManyCount = 0;
+  #failedHandshakeCount = 0;
   #nextConnectionId = 1;
 
   constructor(options: ReceptionOptions) {
@@ -52,7 +64,16 @@ export class Reception {
 
   /** Clients that are served now. */
   get clientCount(): number {
-    return this.#clientCount;
+    return this.#clients.size;
+  }
+
+  get clients(): ServedClient[] {
+    return [...this.#clients.values()];
+  }
+
+  /** Clients turned away because there were too many, and handshakes that failed. */
+  get refusals(): { readonly tooMany: number; readonly handshake: number } {
+    return { tooMany: this.#tooManyCount, handshake: this.#failedHandshakeCount };
   }
 
   /** Begins to serve, first those who wait. */
@@ -76,7 +97,7 @@ export class Reception {
 
   /** A lane has said that a client is gone. */
   left({ connectionId, reason, requestCount }: Extract<LaneEvent, { type: 'closed' }>): void {
-    this.#clientCount -= 1;
+    this.#clients.delete(connectionId);
     const { log, onChange, onGone } = this.#options;
     const details = { client: connectionId, reason, requests: requestCount };
     log.info('client-left', details, `client ${connectionId} left: ${reason}`);
@@ -118,7 +139,8 @@ export class Reception {
     const { connectionsMax, log } = this.#options;
     const client = this.#nextConnectionId;
     this.#nextConnectionId += 1;
-    if (this.#clientCount + this.#handshakes.size >= connectionsMax) {
+    if (this.#clients.size + this.#handshakes.size >= connectionsMax) {
+      this.#tooManyCount += 1;
       const message = `client ${client} (${peer}) refused: there are ${connectionsMax} already`;
       this.#refusals.warn('client-refused', { client, peer, connectionsMax }, message);
       stream.destroy();
@@ -126,7 +148,7 @@ export class Reception {
       return;
     }
     const negotiated = await this.#negotiate(stream, client, peer);
-    if (negotiated === undefined || !this.#adopt(negotiated, client)) {
+    if (negotiated === undefined || !this.#adopt(negotiated, client, peer)) {
       this.#options.onGone();
       return;
     }
@@ -159,6 +181,7 @@ export class Reception {
     const { client: negotiated, reason } = await handshake.outcome;
     this.#handshakes.delete(handshake);
     if (reason !== undefined && !this.#isStopping) {
+      this.#failedHandshakeCount += 1;
       const message = `client ${client} (${peer}): ${reason}`;
       this.#refusals.warn('client-handshake', { client, peer, reason }, message);
     }
@@ -166,7 +189,7 @@ export class Reception {
   }
 
   /** Hands a client to a lane. Returns whether it was still there, and so was its export. */
-  #adopt({ stream, rest, result }: NegotiatedClient, client: number): boolean {
+  #adopt({ stream, rest, result }: NegotiatedClient, client: number, peer: string): boolean {
     const device = this.#vbds?.deviceOf(result.export.name);
     if (this.#isStopping || device === undefined) {
       stream.destroy();
@@ -174,7 +197,14 @@ export class Reception {
     }
     const socket = isPlainSocket(stream) ? detachSocket(stream, rest) : this.#bridge(stream, rest);
     if (socket === undefined) return false;
-    this.#clientCount += 1;
+    const { export: chosen, isTls } = result;
+    this.#clients.set(client, {
+      id: client,
+      peer,
+      exportName: chosen.name,
+      isTls,
+      sinceMs: Date.now(),
+    });
     const isTaken = device.adopt({
       connectionId: client,
       fd: socket.fd,
@@ -186,7 +216,7 @@ export class Reception {
       },
     });
     if (!isTaken) {
-      this.#clientCount -= 1;
+      this.#clients.delete(client);
       closeFd(socket.fd);
     }
     return isTaken;

@@ -28,6 +28,8 @@ export interface ServeOptions {
   /** Silence after which TCP asks whether a client is still there; 0 for never. */
   readonly keepAliveMs: number;
   readonly tls: TlsOptions;
+  /** Where metrics, health and the status page are; undefined for nowhere. */
+  readonly metrics: ListenAddress | undefined;
   /** Export name of a single vbd; undefined for the vbd's name. */
   readonly exportName: string | undefined;
   readonly isReadOnly: boolean;

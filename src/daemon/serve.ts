@@ -13,6 +13,7 @@ import { DaemonError } from './errors.ts';
 import { forPeople } from './for-people.ts';
 import { openHost } from './host.ts';
 import { createLogger, type Logger } from './log.ts';
+import { Monitoring } from './monitoring.ts';
 import { OrphanedChannels } from './orphaned-channels.ts';
 import { Reception } from './reception.ts';
 import { OWN_BYTES, type ServeOptions } from './serve-options.ts';
@@ -58,6 +59,7 @@ class Daemon {
   #store: XenStoreClient | undefined;
   #vbds: ServedVbds | undefined;
   #watchdog: Watchdog | undefined;
+  #monitoring: Monitoring | undefined;
   #statusTimer: NodeJS.Timeout | undefined;
   /** Why the last vbd that failed did so. */
   #failure: Error | undefined;
@@ -102,6 +104,7 @@ class Daemon {
     try {
       // What can fail without touching a vbd comes first.
       await this.#doors.open();
+      this.#monitoring = await this.#openMonitoring();
       this.#host = await openHost(this.#options, this.#log);
       this.#store = new XenStoreClient(await this.#host.openXenStore());
       this.#vbds = await this.#attach(this.#host, this.#store);
@@ -148,6 +151,16 @@ class Daemon {
   }
 
   // --- start
+
+  async #openMonitoring(): Promise<Monitoring | undefined> {
+    const { metrics, unixAccess } = this.#options;
+    if (metrics === undefined) return undefined;
+    return await Monitoring.open(
+      { address: metrics, access: unixAccess, reception: this.#reception, log: this.#log },
+      () => this.#vbds,
+      () => this.#isStopping,
+    );
+  }
 
   async #attach(host: XenHost, store: XenStoreClient): Promise<ServedVbds> {
     const { simulate, vbds, exportName, isReadOnly, isTakenOver, use, limits } = this.#options;
@@ -264,6 +277,7 @@ class Daemon {
     this.#reception.shutDown();
     await this.#vbds?.close(DRAIN_MS);
     await this.#reception.close(LAST_WORDS_MS);
+    this.#monitoring?.close();
     this.#removeFiles();
     await this.#store?.close();
     await this.#orphans.hold();

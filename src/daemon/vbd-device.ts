@@ -25,6 +25,7 @@ import {
 import type { EventChannelHandle, XenHost } from '../host/index.ts';
 import { viewMemory } from '../sys/index.ts';
 import {
+  type AttachmentSummary,
   describeAttachment,
   describeExport,
   diskShape,
@@ -90,6 +91,7 @@ export class VbdDevice {
   readonly #lanes: Lane[] = [];
   #pages: LanePages[] = [];
   #export: ExportEntry | undefined;
+  #summary: AttachmentSummary | undefined;
   #isWaiting = false;
   #waitsSinceMs = 0;
   /** The last order to the lanes that belongs to a loss or a return: they come one by one. */
@@ -149,6 +151,11 @@ export class VbdDevice {
   get exportEntry(): ExportEntry {
     if (this.#export === undefined) throw new Error('the device is not attached yet');
     return this.#export;
+  }
+
+  /** What was agreed with the backend, the last time. */
+  get summary(): AttachmentSummary | undefined {
+    return this.#summary;
   }
 
   /** Whether the backend is lost, and clients wait for it. */
@@ -244,8 +251,8 @@ export class VbdDevice {
     }
     await this.#forEachLane((lane) => lane.ready());
     this.#export = describeExport(attachment, this.#options.wish);
-    const { details, message } = describeAttachment(attachment, this.#pages);
-    this.#options.log.info('attached', details, message);
+    this.#summary = describeAttachment(attachment, this.#pages);
+    this.#options.log.info('attached', this.#summary.details, this.#summary.message);
     this.#warnOfMissingFlush(attachment);
   }
 
@@ -315,6 +322,7 @@ export class VbdDevice {
       }),
     );
     this.#export = describeExport(attachment, wish);
+    this.#summary = describeAttachment(attachment, this.#pages);
     this.#isWaiting = false;
     events.changed();
     const pauseMs = Math.round(performance.now() - this.#waitsSinceMs);

@@ -152,7 +152,7 @@ function latencyRow(command: number): number {
 }
 
 /** The counter of each error number that a reply can have. */
-export const ERROR_COUNTERS: ReadonlyMap<number, Counter> = new Map<number, Counter>([
+const ERROR_COUNTERS: ReadonlyMap<number, Counter> = new Map<number, Counter>([
   [NbdErrno.EPERM, Counter.ERRORS_EPERM],
   [NbdErrno.EIO, Counter.ERRORS_EIO],
   [NbdErrno.ENOMEM, Counter.ERRORS_ENOMEM],

@@ -1,7 +1,6 @@
 export {
   Counter,
   Counters,
-  ERROR_COUNTERS,
   LATENCY_COMMANDS,
   type LatencyCommand,
 } from './counters.ts';

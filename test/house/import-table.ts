@@ -44,8 +44,9 @@ export const IMPORT_TABLE: Readonly<Record<string, ImportRule>> = {
     packages: ['xenstore-client'],
     usesNode: true,
   },
+  monitor: { folders: ['dataplane'], packages: ['prom-client'], usesNode: true },
   daemon: {
-    folders: ['block', 'frontend', 'dataplane', 'host', 'blkif', 'sys', 'xen', 'sim'],
+    folders: ['monitor', 'block', 'frontend', 'dataplane', 'host', 'blkif', 'sys', 'xen', 'sim'],
     packages: ['xenstore-client', 'nbd-server-ts', 'nbd-server-ts/protocol', 'pino'],
     usesNode: true,
   },
@@ -67,6 +68,7 @@ export const GUARDED_PACKAGES: readonly string[] = [
   'koffi',
   'commander',
   'pino',
+  'prom-client',
   'xenstore-client',
   'xenstore-client/wire',
   'nbd-server-ts',

@@ -19,6 +19,7 @@ import {
   Epoll,
   libc,
   type Memory,
+  scheduleInBatches,
   setThreadName,
 } from '../sys/index.ts';
 import { Counter, Counters } from './counters.ts';
@@ -441,5 +442,6 @@ function send(event: LaneEvent): void {
 
 const config = workerData as LaneConfig;
 setThreadName(`lane-${config.index}`);
+scheduleInBatches();
 const channels = (await import(config.ring.eventChannel.moduleUrl)) as EventChannelModule;
 new Lane(config, channels).run();

@@ -13,6 +13,7 @@ export { closeFd, createEventFd, drainEventFd, signalEventFd } from './event-fd.
 export { errno, libc, viewMemory } from './libc.ts';
 export { allocateMemory, type Memory, mapShared, PAGE_SIZE, unmapMemory } from './memory.ts';
 export { type ReadableWatch, watchReadable } from './readable-watcher.ts';
+export { scheduleInBatches } from './scheduling.ts';
 export { setThreadName } from './thread-name.ts';
 export {
   createSocketPair,

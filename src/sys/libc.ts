@@ -70,6 +70,7 @@ export interface Libc {
   sendmsg: (fd: number, message: number, flags: number) => number;
   shutdown: (fd: number, how: number) => number;
   prctl: (option: number, address: number) => number;
+  schedSetscheduler: (tid: number, policy: number, parameter: number) => number;
   /** Ends the process at once, whatever its threads are blocked in. */
   exitNow: (code: number) => void;
 }
@@ -118,6 +119,7 @@ export const libc: Libc = {
   sendmsg: declare('sendmsg', 'long', ['int', ADDRESS, 'int']),
   shutdown: declare('shutdown', 'int', ['int', 'int']),
   prctl: declare('prctl', 'int', ['int', ADDRESS]),
+  schedSetscheduler: declare('sched_setscheduler', 'int', ['int', 'int', ADDRESS]),
   exitNow: declare('_exit', 'void', ['int']),
 };
 

@@ -87,6 +87,17 @@ export function readThreadNames(pid: number): string[] {
   );
 }
 
+/** Scheduling policy of the first thread with that name, as in sched(7); undefined without one. */
+export function readThreadPolicy(pid: number, name: string): number | undefined {
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    const line = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'utf8');
+    if (parseStat(line).name !== name) continue;
+    // Field 41 of the line.
+    return Number(line.slice(line.lastIndexOf(')') + 2).split(' ')[38]);
+  }
+  return undefined;
+}
+
 /** Resident memory now and the most there ever was, in bytes. */
 export interface ResidentMemory {
   readonly nowBytes: number;

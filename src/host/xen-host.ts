@@ -16,6 +16,11 @@ export interface GrantedPages {
    * that the backend has finished with them. Must not be called twice.
    */
   revoke(): void;
+  /**
+   * Ends the grant as {@link revoke} does, but leaves memory at the address: private to this
+   * process, with the bytes that the pages held. For pages of which somebody may still have a view.
+   */
+  retire(): void;
 }
 
 /** How many pages may be granted, over the whole guest. */

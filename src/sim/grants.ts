@@ -13,6 +13,7 @@ import {
   closeFd,
   errno,
   libc,
+  makePrivate,
   mapShared,
   PAGE_SIZE,
   SysError,
@@ -120,16 +121,18 @@ export class GrantTable {
     }
     this.#grantedPages += pageCount;
     let isRevoked = false;
-    const revoke = (): void => {
+    const end = (unmap: (address: number, lengthBytes: number) => void): void => {
       if (isRevoked) throw new HostError('FAILED', 'These pages were revoked before.');
       isRevoked = true;
-      this.#revoke(address, indices);
+      unmap(address, pageCount * PAGE_SIZE);
+      this.#giveBack(indices);
     };
     return {
       address,
       pageCount,
       grefs: Uint32Array.from(indices, (index) => index + FIRST_GREF),
-      revoke,
+      revoke: () => end(unmapMemory),
+      retire: () => end(makePrivate),
     };
   }
 
@@ -217,8 +220,7 @@ export class GrantTable {
     return address;
   }
 
-  #revoke(address: number, indices: readonly number[]): void {
-    unmapMemory(address, indices.length * PAGE_SIZE);
+  #giveBack(indices: readonly number[]): void {
     // Backwards, so that the next grant finds neighbours in ascending order.
     for (const index of indices.toReversed()) {
       // Ends the permission and finds out about mappings in one step: a back end that maps at the

@@ -11,7 +11,15 @@ export {
 export { Errno, errnoName, SysError } from './errno.ts';
 export { closeFd, createEventFd, drainEventFd, signalEventFd } from './event-fd.ts';
 export { errno, libc, viewMemory } from './libc.ts';
-export { allocateMemory, type Memory, mapShared, PAGE_SIZE, unmapMemory } from './memory.ts';
+export {
+  allocateMemory,
+  emptyMemory,
+  type Memory,
+  makePrivate,
+  mapShared,
+  PAGE_SIZE,
+  unmapMemory,
+} from './memory.ts';
 export { type ReadableWatch, watchReadable } from './readable-watcher.ts';
 export { scheduleInBatches } from './scheduling.ts';
 export { setThreadName } from './thread-name.ts';

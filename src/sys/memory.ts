@@ -10,7 +10,9 @@ const PROT_READ = 1;
 const PROT_WRITE = 2;
 const MAP_SHARED = 0x01;
 const MAP_PRIVATE = 0x02;
+const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
+const MADV_DONTNEED = 4;
 
 /** A piece of memory at a fixed address, which system calls can be pointed at. */
 export interface Memory {
@@ -34,6 +36,30 @@ function mapped(lengthBytes: number, flags: number, fd: number, offset: number):
   // MAP_FAILED is the largest address, the only result that does not fit a Number.
   if (typeof address === 'bigint') throw new SysError('mmap', errno());
   return { address, lengthBytes, buffer: viewMemory(address, lengthBytes) };
+}
+
+/**
+ * Puts private memory in the place of whatever is mapped at `address`, with the same bytes. Views
+ * of it stay good; nobody else sees them any more.
+ */
+export function makePrivate(address: number, lengthBytes: number): void {
+  const copy = allocateMemory(lengthBytes);
+  libc.memcpy(copy.address, address, lengthBytes);
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+  const result = libc.mmap(address, lengthBytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (typeof result === 'bigint') throw new SysError('mmap', errno());
+  libc.memcpy(address, copy.address, lengthBytes);
+  unmapMemory(copy.address, lengthBytes);
+}
+
+/**
+ * Gives the kernel back what private memory occupies. It stays mapped and reads as zeroes, so that
+ * a view which somebody still has does no harm.
+ */
+export function emptyMemory(address: number, lengthBytes: number): void {
+  if (libc.madvise(address, lengthBytes, MADV_DONTNEED) !== 0) {
+    throw new SysError('madvise', errno());
+  }
 }
 
 /** Unmaps. Whoever still holds a view and touches it crashes the process: call it last. */

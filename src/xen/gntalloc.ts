@@ -22,6 +22,7 @@ import {
   errno,
   libc,
   type Memory,
+  makePrivate,
   mapShared,
   PAGE_SIZE,
   SysError,
@@ -111,15 +112,17 @@ export class GrantAllocator {
       });
     }
 
+    const end = (unmap: (address: number, lengthBytes: number) => void): void => {
+      if (!this.#held.delete(pages)) throw new Error('these pages were revoked before');
+      unmap(memory.address, memory.lengthBytes);
+      deallocate(fd, index, pageCount);
+    };
     const pages: GrantedPages = {
       address: memory.address,
       pageCount,
       grefs,
-      revoke: () => {
-        if (!this.#held.delete(pages)) throw new Error('these pages were revoked before');
-        unmapMemory(memory.address, memory.lengthBytes);
-        deallocate(fd, index, pageCount);
-      },
+      revoke: () => end(unmapMemory),
+      retire: () => end(makePrivate),
     };
     this.#held.add(pages);
     return pages;

@@ -86,6 +86,7 @@ export class GuestHost implements XenHost {
         }
         this.#giveBack(granted);
       },
+      retire: () => this.#parts.report('a lane has no pages of which others have views'),
     };
     this.#held.add(pages);
     return pages;

@@ -30,6 +30,23 @@ void t.test('both sides see the same page', async (t) => {
   table.close();
 });
 
+void t.test('pages that are retired stay where they are, for this process alone', async (t) => {
+  const table = new GrantTable(4);
+  const pages = table.grant(0, 2, 'read-write');
+  const gref = pages.grefs[1] ?? 0;
+  const bytes = bytesOf(pages);
+  bytes[4096] = 0x5a;
+  const map = new GrantMap(table.placement, 0);
+  const offset = map.map(gref, true);
+  pages.retire();
+  t.equal(bytes[4096], 0x5a, 'what they held is still there');
+  map.view.setUint8(offset, 0xee);
+  t.equal(bytes[4096], 0x5a, 'a back end that has them mapped reaches them no more');
+  t.same(table.use(), { grantedPages: 0, deferredPages: 1, mappings: 1 });
+  t.throws(() => pages.revoke(), { code: 'FAILED' });
+  table.close();
+});
+
 void t.test('what may not be mapped', async (t) => {
   const table = new GrantTable(16);
   const readOnly = table.grant(0, 1, 'read-only').grefs[0] ?? 0;

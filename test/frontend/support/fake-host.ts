@@ -46,17 +46,13 @@ export class FakeHost implements XenHost {
     this.#nextAddress += pageCount * 4096;
     this.grants.set(address, { domid, memory: new ArrayBuffer(pageCount * 4096) });
     const grefs = Uint32Array.from({ length: pageCount }, () => this.#nextGref++);
-    return {
-      address,
-      pageCount,
-      grefs,
-      revoke: () => {
-        this.onRelease?.();
-        if (!this.grants.delete(address)) {
-          throw new Error('Pages were revoked twice.');
-        }
-      },
+    const revoke = (): void => {
+      this.onRelease?.();
+      if (!this.grants.delete(address)) {
+        throw new Error('Pages were revoked twice.');
+      }
     };
+    return { address, pageCount, grefs, revoke, retire: revoke };
   }
 
   grantBudget(): GrantBudget {

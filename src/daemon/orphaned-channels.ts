@@ -1,31 +1,16 @@
 /**
- * Event channels of a guest that was restored. The kernel has forgotten their ports, and closing
- * their descriptors hits a BUG in it (drivers/xen/evtchn.c, evtchn_release), also when that is done
- * by the end of this process: the process never goes away, and the kernel is damaged. So somebody
- * must hold the descriptors as long as the guest runs.
- *
- * That is a process that inherits them and does nothing: a shell that sleeps and ignores signals.
- * It leaves the service's control group, since a service manager kills what is left in there, and
- * its name begins with `@`, which asks systemd to spare it at shutdown. A service manager with a
- * descriptor store is given duplicates as well.
+ * Event channels of a guest that was restored: their descriptors must never be closed, not even by
+ * the end of this process (see channel-holder.ts of src/xen). A process is started that holds them,
+ * and a service manager with a descriptor store is given duplicates as well.
  */
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
 import { setCloseOnExec } from '../sys/index.ts';
+import { startChannelHolder } from '../xen/index.ts';
 import type { Logger } from './log.ts';
 import type { Supervisor } from './supervisor.ts';
 
 /** The name under which the service manager stores them, and hands them to the next process. */
 export const ORPHAN_FDNAME = 'xen-evtchn-orphan';
-
-/** The root control group, for which no rule forbids processes. */
-const ROOT_CGROUP = '/sys/fs/cgroup/cgroup.procs';
-
-const HOLD = "trap '' HUP INT TERM QUIT; while :; do sleep 2147483647; done";
-
-/** A busybox shell looks for its name behind the last slash. */
-const HOLDER_NAME = '@xenblk-nbd-holder/sh';
 
 export class OrphanedChannels {
   readonly #supervisor: Supervisor;
@@ -74,8 +59,7 @@ export class OrphanedChannels {
     const isStored =
       this.#supervisor.canStoreDescriptors && this.#supervisor.storeDescriptors(ORPHAN_FDNAME, fds);
     try {
-      const pid = await startHolder(fds);
-      const isOutside = leaveControlGroup(pid);
+      const { pid, isOutside } = await startChannelHolder(fds);
       for (const fd of fds) this.#unheld.delete(fd);
       const message =
         `this guest was restored: ${count} of before must never be closed, so process ${pid} ` +
@@ -100,40 +84,5 @@ export class OrphanedChannels {
         `(${reason}): do not end this process before the guest shuts down`;
       this.#log.error('channels-unheld', { fds: fds.length }, message);
     }
-  }
-}
-
-/** Starts a process that inherits `fds` and sleeps for ever. Resolves to its id. */
-function startHolder(fds: readonly number[]): Promise<number> {
-  return new Promise((resolve, reject) => {
-    let holder: ChildProcess;
-    try {
-      holder = spawn('/bin/sh', ['-c', HOLD], {
-        argv0: HOLDER_NAME,
-        cwd: '/',
-        // A session of its own: no terminal and no shell of ours can end it.
-        detached: true,
-        env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
-        stdio: ['ignore', 'ignore', 'ignore', ...fds],
-      });
-    } catch (error) {
-      reject(error as Error);
-      return;
-    }
-    holder.once('error', reject);
-    holder.once('spawn', () => {
-      holder.unref();
-      resolve(holder.pid ?? 0);
-    });
-  });
-}
-
-/** Only root may, and only where control groups are mounted. */
-function leaveControlGroup(pid: number): boolean {
-  try {
-    writeFileSync(ROOT_CGROUP, String(pid));
-    return true;
-  } catch {
-    return false;
   }
 }

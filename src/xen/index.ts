@@ -1,3 +1,4 @@
+export { type ChannelHolder, startChannelHolder } from './channel-holder.ts';
 export {
   hypervisorType,
   linuxPaths,

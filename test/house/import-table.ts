@@ -40,7 +40,7 @@ export const IMPORT_TABLE: Readonly<Record<string, ImportRule>> = {
     usesNode: true,
   },
   block: {
-    folders: ['frontend', 'dataplane', 'host', 'blkif', 'xen', 'sim'],
+    folders: ['frontend', 'host', 'blkif', 'sys', 'xen', 'sim'],
     packages: ['xenstore-client'],
     usesNode: true,
   },

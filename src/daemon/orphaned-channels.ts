@@ -15,7 +15,6 @@ export const ORPHAN_FDNAME = 'xen-evtchn-orphan';
 export class OrphanedChannels {
   readonly #supervisor: Supervisor;
   readonly #log: Logger;
-  readonly #fds = new Set<number>();
   /** Descriptors that only this process holds. */
   readonly #unheld = new Set<number>();
 
@@ -29,25 +28,14 @@ export class OrphanedChannels {
     return this.#unheld.size === 0;
   }
 
-  /** Whether there are any: then nothing may close all descriptors of the host. */
-  get areThere(): boolean {
-    return this.#fds.size > 0;
-  }
-
   /** Takes descriptors that the service manager stored for an earlier process: it holds them. */
   inherit(fds: readonly number[]): void {
-    for (const fd of fds) {
-      setCloseOnExec(fd);
-      this.#fds.add(fd);
-    }
+    for (const fd of fds) setCloseOnExec(fd);
   }
 
   /** Finds a holder for descriptors that must never be closed. */
   async keep(fds: readonly number[]): Promise<void> {
-    for (const fd of fds) {
-      this.#fds.add(fd);
-      this.#unheld.add(fd);
-    }
+    for (const fd of fds) this.#unheld.add(fd);
     await this.hold();
   }
 

@@ -281,9 +281,7 @@ class Daemon {
     this.#removeFiles();
     await this.#store?.close();
     await this.#orphans.hold();
-    // Closing the host closes every event channel, and of those of a restored guest not even one
-    // may be closed. The end of the process gives everything else back.
-    if (!this.#orphans.areThere) await this.#host?.close();
+    await this.#host?.close();
     if (!this.#orphans.mayExit) await forEver();
   }
 

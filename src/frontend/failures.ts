@@ -41,6 +41,14 @@ export function heldError(name: string, holder: string): FrontendError {
   );
 }
 
+/** Another process has claimed the vbd. */
+export function claimedError(name: string, claimant: string): FrontendError {
+  return new FrontendError(
+    'HELD',
+    `${name} is driven by ${claimant}; stop that first, or choose another vbd.`,
+  );
+}
+
 /** Whether the connection to XenStore cannot be used any more. */
 export function isStoreLost(error: unknown): boolean {
   return error instanceof XenStoreError && (error.code === 'CLOSED' || error.code === 'PROTOCOL');

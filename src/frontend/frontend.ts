@@ -12,13 +12,20 @@
  */
 
 import assert from 'node:assert/strict';
+import type { VbdClaim } from '../host/index.ts';
 import type { Attachment } from './attachment.ts';
 import { systemClock } from './clock.ts';
 import { Deferred } from './deferred.ts';
 import { DETACH_REASONS } from './detach-reason.ts';
 import { enterState } from './entry-actions.ts';
 import { FrontendError, type FrontendErrorCode } from './errors.ts';
-import { isStoreLost, refusedError, timeoutError, toFrontendError } from './failures.ts';
+import {
+  claimedError,
+  isStoreLost,
+  refusedError,
+  timeoutError,
+  toFrontendError,
+} from './failures.ts';
 import { interpret } from './interpret.ts';
 import { Life } from './life.ts';
 import { type FrontendEvent, type FrontendState, isFinal, transition } from './life-cycle.ts';
@@ -53,6 +60,7 @@ export async function connectVbd(options: FrontendOptions): Promise<Frontend> {
 export class Frontend {
   readonly #life: Life;
   readonly #ended = new Deferred<FrontendEnd>();
+  #vbdClaim: VbdClaim | undefined;
   #hasEnded = false;
 
   constructor(options: FrontendOptions) {
@@ -79,7 +87,7 @@ export class Frontend {
    * the front end lives by itself, and recovers by itself, until {@link close}.
    *
    * @throws FrontendError when that fails within the bounded waits; the vbd is then left at Closed,
-   *   unless somebody else drives it.
+   *   unless somebody else drives it, in this process or another.
    */
   async attach(): Promise<Attachment> {
     const life = this.#life;
@@ -97,9 +105,13 @@ export class Frontend {
     try {
       if (signal?.aborted === true) {
         abort();
-        this.#end({ reason: 'failed', error: life.failure, isBackendFinished: true });
       } else {
+        this.#claim();
+      }
+      if (life.failure === undefined) {
         void this.#live();
+      } else {
+        this.#end({ reason: 'failed', error: life.failure, isBackendFinished: true });
       }
       return await life.attached.promise;
     } finally {
@@ -128,6 +140,21 @@ export class Frontend {
     const end = await this.#ended.promise;
     cancel();
     return end;
+  }
+
+  /** Before anything is read or written: two who drive one vbd would end each other's rings. */
+  #claim(): void {
+    const life = this.#life;
+    const { host, vbd } = life.options;
+    try {
+      this.#vbdClaim = host.claimVbd(vbd.id);
+      if (this.#vbdClaim === undefined) {
+        const claimant = host.vbdClaimant(vbd.id) ?? 'another process';
+        life.fail(claimedError(life.name, claimant));
+      }
+    } catch (error) {
+      life.fail(toFrontendError(life.name, error));
+    }
   }
 
   /** The loop, to the end of the life. */
@@ -299,6 +326,7 @@ export class Frontend {
     const life = this.#life;
     this.#hasEnded = true;
     life.state = end.reason === 'failed' ? 'failed' : 'closed';
+    this.#vbdClaim?.release();
     this.#ended.resolve(end);
     if (life.attachment === undefined) {
       const gone = new FrontendError('ABORTED', `${life.name} was closed before it was connected.`);

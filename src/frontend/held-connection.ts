@@ -4,13 +4,14 @@
  */
 
 import assert from 'node:assert/strict';
-import type { EventChannelHandle } from '../host/index.ts';
+import type { EventChannelHandle, XenHost } from '../host/index.ts';
 import type { DetachReason } from './attachment.ts';
 import type { Connection } from './connection.ts';
 import type { FrontendEvents } from './options.ts';
 import type { RestoreMark, RestoreProbe } from './restore-probe.ts';
 
 export class HeldConnection {
+  readonly #host: XenHost;
   readonly #events: FrontendEvents;
   readonly #probe: RestoreProbe;
   #connection: Connection | undefined;
@@ -27,7 +28,8 @@ export class HeldConnection {
   /** Resolves when the owner has let go of it. */
   #letGo: Promise<void> = Promise.resolve();
 
-  constructor(events: FrontendEvents, probe: RestoreProbe) {
+  constructor(host: XenHost, events: FrontendEvents, probe: RestoreProbe) {
+    this.#host = host;
     this.#events = events;
     this.#probe = probe;
   }
@@ -86,8 +88,13 @@ export class HeldConnection {
 
   /** This guest was restored: the channels are dead and must never be closed. */
   restore(): void {
-    this.#wasRestored = this.#connection !== undefined;
     this.#areGrantsLost = true;
+    if (this.#connection === undefined || this.#wasRestored) return;
+    this.#wasRestored = true;
+    // At once: whatever comes, not even the end of the host may close them.
+    for (const { eventChannel } of this.#connection.queues) {
+      this.#host.disownEventChannel(eventChannel);
+    }
   }
 
   /**

@@ -64,7 +64,7 @@ export class Life {
     this.wakeUp = new WakeUp(clock);
     this.watches = new VbdWatches(options.store, () => this.wakeUp.poke());
     this.probe = new RestoreProbe(options.store);
-    this.held = new HeldConnection(this.events, this.probe);
+    this.held = new HeldConnection(options.host, this.events, this.probe);
     this.deadlines = new Deadlines(clock, this.timeouts);
     // Who waits for the attach sees its failure; when nobody does it is not an error of its own.
     this.attached.promise.catch(() => undefined);

@@ -22,8 +22,8 @@ export function selectVbd(vbds: readonly VbdDescription[], wanted?: string): Vbd
   if (vbd.holder !== undefined) {
     throw new FrontendError(
       'HELD',
-      `${vbd.name} is in use by ${vbd.holder}; choose another vbd, or give --take-over to ` +
-        `detach the kernel's driver: ${listCandidates(vbds)}.`,
+      `${vbd.name} is in use by ${vbd.holder}; stop that first, choose another vbd, or detach the ` +
+        `kernel's driver with --take-over: ${listCandidates(vbds)}.`,
     );
   }
   return vbd;

@@ -23,6 +23,12 @@ export interface GrantedPages {
   retire(): void;
 }
 
+/** A vbd that this process, and no other, may drive. */
+export interface VbdClaim {
+  /** Ends it; the end of the process does so as well. Must not be called twice. */
+  release(): void;
+}
+
 /** How many pages may be granted, over the whole guest. */
 export interface GrantBudget {
   /** The limit in pages; for real Xen /sys/module/xen_gntalloc/parameters/limit. */
@@ -50,6 +56,15 @@ export interface XenHost {
   bindEventChannel(domid: number): EventChannelHandle;
   /** Ends a channel. The lane that used it must have stopped. */
   unbindEventChannel(handle: EventChannelHandle): void;
+  /**
+   * Forgets a channel of before a restore of this guest without closing its descriptor, which must
+   * stay open for ever. {@link close} does not close it either.
+   */
+  disownEventChannel(handle: EventChannelHandle): void;
+  /** Claims a vbd for the caller; undefined while another claim stands, in whichever process. */
+  claimVbd(vbdId: number): VbdClaim | undefined;
+  /** Who has claimed a vbd, in words for people; undefined when nobody has. */
+  vbdClaimant(vbdId: number): string | undefined;
   /** Releases everything that is still held. */
   close(): Promise<void>;
 }

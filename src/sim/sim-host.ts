@@ -11,6 +11,7 @@ import {
   type GrantBudget,
   type GrantedPages,
   HostError,
+  type VbdClaim,
   type XenHost,
 } from '../host/index.ts';
 import { BlkbackDriver } from './blkback-driver.ts';
@@ -85,6 +86,8 @@ class Host implements SimulatedHost {
   readonly #driver: BlkbackDriver;
   readonly #schedule: FaultSchedule;
   readonly #guestTransports = new Set<StoreDevice>();
+  /** Nobody outside this process can have one. */
+  readonly #claimed = new Set<number>();
   #lastQueueId = 0;
   #isClosed = false;
 
@@ -175,6 +178,19 @@ class Host implements SimulatedHost {
 
   unbindEventChannel(handle: EventChannelHandle): void {
     this.#channels.unbind(handle);
+  }
+
+  /** The table closes its descriptors at the end, which here is no harm. */
+  disownEventChannel(_handle: EventChannelHandle): void {}
+
+  claimVbd(vbdId: number): VbdClaim | undefined {
+    if (this.#claimed.has(vbdId)) return undefined;
+    this.#claimed.add(vbdId);
+    return { release: () => this.#claimed.delete(vbdId) };
+  }
+
+  vbdClaimant(vbdId: number): string | undefined {
+    return this.#claimed.has(vbdId) ? 'this process' : undefined;
   }
 
   async close(): Promise<void> {

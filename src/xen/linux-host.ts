@@ -9,6 +9,7 @@ import type {
   GrantAccess,
   GrantBudget,
   GrantedPages,
+  VbdClaim,
   XenHost,
 } from '../host/index.ts';
 import { closeFd } from '../sys/index.ts';
@@ -16,6 +17,7 @@ import { linuxPaths, openXenDevice, type XenPaths } from './device-file.ts';
 import { EpollWaiter } from './epoll-waiter.ts';
 import { bindUnboundPort } from './evtchn.ts';
 import { GrantAllocator, readGrantBudget } from './gntalloc.ts';
+import { claimVbd, vbdClaimant } from './vbd-claim.ts';
 
 /** The host of this Linux guest. `paths` are for tests. */
 export function createLinuxHost(paths: XenPaths = linuxPaths): XenHost {
@@ -60,6 +62,18 @@ class LinuxHost implements XenHost {
     if (!this.#channels.delete(handle)) throw new Error('this event channel was unbound before');
     // Closing the descriptor unbinds its only port.
     closeFd(handle.fd);
+  }
+
+  disownEventChannel(handle: EventChannelHandle): void {
+    this.#channels.delete(handle);
+  }
+
+  claimVbd(vbdId: number): VbdClaim | undefined {
+    return claimVbd(this.#paths, vbdId);
+  }
+
+  vbdClaimant(vbdId: number): string | undefined {
+    return vbdClaimant(this.#paths, vbdId);
   }
 
   async close(): Promise<void> {

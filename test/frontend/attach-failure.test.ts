@@ -140,6 +140,35 @@ void t.test('a vbd that somebody drives is not touched', async (t) => {
   t.end();
 });
 
+void t.test('a vbd that another process has claimed is not touched', async (t) => {
+  const world = new World();
+  world.back.plug();
+  await world.attached();
+  world.host.claimant = 'another xenblk-nbd (process 12)';
+  world.store.writes.length = 0;
+  t.match(await failure(world), {
+    code: 'HELD',
+    message:
+      'xvdb is driven by another xenblk-nbd (process 12); stop that first, or choose another vbd.',
+  });
+  t.same(world.store.writes, []);
+  t.equal(world.states, '4/4');
+  t.end();
+});
+
+void t.test('a claim lasts as long as the front end', async (t) => {
+  const world = new World();
+  world.back.plug();
+  const { frontend } = await world.attached();
+  t.equal(world.host.claimCount, 1);
+  const closed = frontend.close();
+  world.owner.isUsingRing = false;
+  await world.clock.advance(1_000);
+  await closed;
+  t.equal(world.host.claimCount, 0);
+  t.end();
+});
+
 void t.test('a driver that takes the vbd while the back end gets ready keeps it', async (t) => {
   const world = new World();
   world.back.plug();

@@ -277,6 +277,7 @@ void t.test('a restored guest: the old channels are kept, everything else is new
   world.store.fireAll();
   await world.clock.settle();
   t.same(world.owner.told, ['detached: guest-restored', 'orphaned']);
+  t.same(world.host.disowned, [15], 'the end of the host leaves them alone as well');
   t.same(world.owner.orphans, [15]);
   t.ok(world.host.channels.has(15), 'the dead channel was not unbound');
   t.equal(world.store.get(`${FE}/state`), '3');

@@ -13,6 +13,7 @@ import type {
   GrantAccess,
   GrantBudget,
   GrantedPages,
+  VbdClaim,
   XenHost,
 } from '../../src/host/index.ts';
 import type { EventChannelTable } from '../../src/sim/event-channel-table.ts';
@@ -114,6 +115,21 @@ export class GuestHost implements XenHost {
       return;
     }
     this.#parts.channels.unbind(handle);
+  }
+
+  disownEventChannel(handle: EventChannelHandle): void {
+    if (!this.#dead.has(handle) && !this.#taken.has(handle)) {
+      this.#parts.report(`port ${handle.port} was left open though it is alive`);
+    }
+  }
+
+  /** There is one process at a time, and a claim ends with it. */
+  claimVbd(): VbdClaim {
+    return { release: () => undefined };
+  }
+
+  vbdClaimant(): undefined {
+    return undefined;
   }
 
   close(): Promise<void> {

@@ -6,6 +6,7 @@ import {
   type GrantBudget,
   type GrantedPages,
   HostError,
+  type VbdClaim,
   type XenHost,
 } from '../../../src/host/index.ts';
 import type { ScriptedStore } from './scripted-store.ts';
@@ -18,6 +19,10 @@ export class FakeHost implements XenHost {
   readonly grants: Map<number, { domid: number; memory: ArrayBuffer }> = new Map();
   readonly channels: Map<number, number> = new Map();
   readonly #store: ScriptedStore;
+  /** Another process that has the vbd. */
+  claimant: string | undefined;
+  claimCount = 0;
+  readonly disowned: number[] = [];
   #nextAddress = 0x10000;
   #nextGref = 8;
   #nextPort = 15;
@@ -70,6 +75,23 @@ export class FakeHost implements XenHost {
     if (!this.channels.delete(handle.port)) {
       throw new Error(`Port ${handle.port} was unbound twice.`);
     }
+  }
+
+  disownEventChannel(handle: EventChannelHandle): void {
+    if (!this.channels.has(handle.port)) {
+      throw new Error(`Port ${handle.port} was disowned after it was unbound.`);
+    }
+    this.disowned.push(handle.port);
+  }
+
+  claimVbd(): VbdClaim | undefined {
+    if (this.claimant !== undefined) return undefined;
+    this.claimCount++;
+    return { release: () => this.claimCount-- };
+  }
+
+  vbdClaimant(): string | undefined {
+    return this.claimant;
   }
 
   close(): Promise<void> {

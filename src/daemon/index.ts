@@ -5,6 +5,7 @@ export {
   parseTcpAddress,
   parseUnixAddress,
 } from './addresses.ts';
+export type { VbdUse } from './device-options.ts';
 export { DaemonError, UsageError } from './errors.ts';
 export { forPeople } from './for-people.ts';
 export { type HostChoice, openHost } from './host.ts';
@@ -29,4 +30,3 @@ export {
   parseUnixOwner,
   type UnixAccess,
 } from './unix-access.ts';
-export type { VbdUse } from './vbd-device.ts';

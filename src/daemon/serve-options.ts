@@ -2,11 +2,11 @@
 
 import { type Stats, statSync } from 'node:fs';
 import type { ListenAddress } from './addresses.ts';
+import type { VbdUse } from './device-options.ts';
 import { DaemonError, UsageError } from './errors.ts';
 import type { LogLevel } from './log.ts';
 import type { TlsOptions } from './tls-credentials.ts';
 import type { UnixAccess } from './unix-access.ts';
-import type { VbdUse } from './vbd-device.ts';
 
 /** The whole command line of `serve`. */
 export interface ServeOptions {

@@ -9,11 +9,12 @@ import type { XenStoreClient } from 'xenstore-client';
 import type { LaneEvent, LaneLimits } from '../dataplane/index.ts';
 import { type FrontendEnd, listVbds, selectVbd, type VbdDescription } from '../frontend/index.ts';
 import type { EventChannelHandle, XenHost } from '../host/index.ts';
+import type { VbdUse } from './device-options.ts';
 import { UsageError } from './errors.ts';
 import type { Logger } from './log.ts';
 import { poolPagesPerDevice } from './page-budget.ts';
 import type { TakeOver } from './take-over.ts';
-import { VbdDevice, type VbdUse } from './vbd-device.ts';
+import { VbdDevice } from './vbd-device.ts';
 
 export interface ServedVbdsOptions {
   readonly host: XenHost;
@@ -63,7 +64,9 @@ export class ServedVbds {
     const poolPagesMax = poolPagesPerDevice(options.host.grantBudget().limitPages, vbds.length);
     try {
       for (const vbd of vbds) {
-        served.#devices.push(await served.#openDevice(vbd, poolPagesMax));
+        // The vbd's name tells the lanes of several apart.
+        const suffix = vbds.length === 1 ? '' : `-${vbd.name}`;
+        served.#devices.push(await served.#openDevice(vbd, poolPagesMax, suffix));
       }
     } catch (error) {
       await served.close(0);
@@ -114,7 +117,11 @@ export class ServedVbds {
     await Promise.all(this.#leaving);
   }
 
-  async #openDevice(vbd: VbdDescription, poolPagesMax: number): Promise<VbdDevice> {
+  async #openDevice(
+    vbd: VbdDescription,
+    poolPagesMax: number,
+    laneNameSuffix: string,
+  ): Promise<VbdDevice> {
     const { host, store, exportName, isReadOnly, requestBytesMax, takeOver, use } = this.#options;
     const { limits, operationsPerLane, log, signal, events } = this.#options;
     return await VbdDevice.open({
@@ -127,6 +134,7 @@ export class ServedVbds {
       limits,
       operationsPerLane,
       poolPagesMax,
+      laneNameSuffix,
       log,
       signal,
       events: {
@@ -146,10 +154,13 @@ export class ServedVbds {
 }
 
 async function selectVbds(options: ServedVbdsOptions): Promise<VbdDescription[]> {
-  const { store, wanted, isTakenOver, takeOver } = options;
+  const { host, store, wanted, isTakenOver, takeOver } = options;
   // A vbd that is named, and to be taken over, is not refused because the kernel has it.
   const isHolderLess = isTakenOver && wanted.length > 0;
-  const vbds = await listVbds(store, isHolderLess ? () => undefined : takeOver?.holderOf);
+  const vbds = await listVbds(store, async (id) => {
+    const holder = isHolderLess ? undefined : await takeOver?.holderOf(id);
+    return holder ?? host.vbdClaimant(id);
+  });
   if (wanted.length === 0) return [selectVbd(vbds)];
   const selected: VbdDescription[] = [];
   for (const text of wanted) {

@@ -4,95 +4,50 @@
  */
 
 import type { ExportEntry } from 'nbd-server-ts/protocol';
-import type { XenStoreClient } from 'xenstore-client';
 import { hostAbi, RING_SECTOR_BYTES } from '../blkif/index.ts';
 import {
   type AdoptedClient,
   Counter,
   createSharedRanges,
+  freeRangesOf,
   Lane,
   type LaneEvent,
-  type LaneLimits,
+  type SharedRanges,
 } from '../dataplane/index.ts';
 import {
   type Attachment,
   type DetachReason,
   Frontend,
   type FrontendEnd,
-  type HolderOf,
   type VbdDescription,
 } from '../frontend/index.ts';
-import type { EventChannelHandle, XenHost } from '../host/index.ts';
 import { viewMemory } from '../sys/index.ts';
 import {
   type AttachmentSummary,
   describeAttachment,
   describeExport,
   diskShape,
-  type ExportWish,
   laneRing,
   memoryOf,
 } from './attachment-shape.ts';
-import { DaemonError } from './errors.ts';
-import type { Logger } from './log.ts';
+import type { DeviceOptions } from './device-options.ts';
 import { grantAgain, grantLanePages, type LanePages, revokeLanePages } from './page-budget.ts';
 import { transportWish } from './transport-wish.ts';
 
 /** How long a backend that is lost may take to come back for the last requests. */
 const LOST_DRAIN_MS = 3_000;
 
-/** How a vbd is to be used. */
-export interface VbdUse {
-  readonly queues: number;
-  /** Undefined for a good one. */
-  readonly ringPageOrder: number | undefined;
-  /** How long clients wait for a lost backend; Infinity for ever. */
-  readonly reconnectTimeoutMs: number;
-  /** Whether clients also wait when the vbd is unplugged. */
-  readonly isReturnAwaited: boolean;
-  /** Whether the operator vouches for the unit of sector numbers. */
-  readonly isSectorUnitTrusted: boolean;
-}
-
-export interface DeviceOptions {
-  readonly host: XenHost;
-  readonly store: XenStoreClient;
-  readonly vbd: VbdDescription;
-  readonly holderOf: HolderOf;
-  readonly wish: ExportWish;
-  readonly use: VbdUse;
-  readonly limits: LaneLimits;
-  /** NBD requests in progress at once in one lane. */
-  readonly operationsPerLane: number;
-  /** Pages for data in transit, at most, of all lanes together. */
-  readonly poolPagesMax: number;
-  readonly log: Logger;
-  /** Gives up the first connection. */
-  readonly signal: AbortSignal;
-  readonly events: DeviceEvents;
-}
-
-export interface DeviceEvents {
-  /** A client has left its lane. */
-  clientLeft(event: Extract<LaneEvent, { type: 'closed' }>): void;
-  /** Event channels whose descriptors must stay open, also when this process ends. */
-  orphaned(channels: readonly EventChannelHandle[]): void;
-  /** {@link VbdDevice.isWaiting} or the export changed. */
-  changed(): void;
-  /** The device will serve nobody any more. */
-  ended(end: FrontendEnd): void;
-  /** A lane died of a fault of this program, or a connection cannot be taken up again. */
-  failed(error: Error): void;
-}
-
 export class VbdDevice {
   readonly #options: DeviceOptions;
   readonly #frontend: Frontend;
   readonly #lanes: Lane[] = [];
   #pages: LanePages[] = [];
+  #ranges: SharedRanges | undefined;
   #export: ExportEntry | undefined;
   #summary: AttachmentSummary | undefined;
   #isWaiting = false;
+  /** The life of the frontend is over, and not by our wish. */
+  #isGone = false;
   #waitsSinceMs = 0;
   /** The last order to the lanes that belongs to a loss or a return: they come one by one. */
   #lastOrder: Promise<void> = Promise.resolve();
@@ -102,12 +57,19 @@ export class VbdDevice {
     this.#options = options;
     const { log, vbd, use } = options;
     const details = { vbd: vbd.name };
+    const lanes = this.#lanes;
     this.#frontend = new Frontend({
       host: options.host,
       store: options.store,
       vbd,
       holderOf: options.holderOf,
-      want: transportWish(use),
+      want: {
+        ...transportWish(use),
+        // One for each lane, once there are lanes.
+        get queues() {
+          return lanes.length === 0 ? use.queues : lanes.length;
+        },
+      },
       abi: hostAbi(process.arch),
       viewMemory,
       signal: options.signal,
@@ -198,7 +160,8 @@ export class VbdDevice {
     if (drainMs > 0) {
       const drained = this.#forEachLane(async (lane) => {
         const errno = await lane.drain();
-        if (errno !== 0) {
+        // A disk that is gone has been told about already.
+        if (errno !== 0 && !this.#isGone) {
           const message = `the last flush of ${vbd.name} failed`;
           log.error('flush-failed', { vbd: vbd.name, errno }, message);
         }
@@ -221,7 +184,7 @@ export class VbdDevice {
   }
 
   async #startLanes(attachment: Attachment): Promise<void> {
-    const { host, limits, operationsPerLane, poolPagesMax } = this.#options;
+    const { host, limits, operationsPerLane, poolPagesMax, laneNameSuffix } = this.#options;
     const { queues, backendId, maxIndirectSegments, isPersistent } = attachment;
     this.#pages = grantLanePages(host, backendId, queues.length, {
       isIndirect: maxIndirectSegments > 0,
@@ -229,11 +192,13 @@ export class VbdDevice {
       poolPagesMax,
     });
     const ranges = createSharedRanges(queues.length, operationsPerLane);
+    this.#ranges = ranges;
     for (const [index, pages] of this.#pages.entries()) {
       this.#lanes.push(
         new Lane(
           {
             index,
+            name: `lane-${index}${laneNameSuffix}`,
             disk: diskShape(attachment),
             ring: laneRing(attachment, index, pages.indirect !== undefined),
             pool: memoryOf(pages.pool),
@@ -250,17 +215,24 @@ export class VbdDevice {
       );
     }
     await this.#forEachLane((lane) => lane.ready());
-    this.#export = describeExport(attachment, this.#options.wish);
-    this.#summary = describeAttachment(attachment, this.#pages);
-    this.#options.log.info('attached', this.#summary.details, this.#summary.message);
+    const { details, message } = this.#describe(attachment);
+    this.#options.log.info('attached', details, message);
     this.#warnOfMissingFlush(attachment);
+  }
+
+  /** The disk as it is by now: it may have grown while lanes were being set up. */
+  #describe(attachment: Attachment): AttachmentSummary {
+    const now = this.#frontend.attachment ?? attachment;
+    this.#export = describeExport(now, this.#options.wish);
+    this.#summary = describeAttachment(now, this.#pages);
+    return this.#summary;
   }
 
   #laneEvent(event: LaneEvent): void {
     const { log, vbd, events } = this.#options;
     if (event.type === 'closed') {
       events.clientLeft(event);
-    } else if (event.type === 'broken') {
+    } else if (event.type === 'broken' && !this.#isGone) {
       const message = `the backend of ${vbd.name} cannot be trusted any more: ${event.fault}`;
       log.error('backend-broken', { vbd: vbd.name, fault: event.fault }, message);
     }
@@ -274,9 +246,14 @@ export class VbdDevice {
   }
 
   #detached(reason: DetachReason): Promise<void> {
-    const { log, vbd, events } = this.#options;
-    const message = `the connection of ${vbd.name} to its backend is lost (${reason}); clients wait`;
-    log.warn('recovery-began', { vbd: vbd.name, reason }, message);
+    const { log, vbd, events, use } = this.#options;
+    if (reason === 'unplugging' && !use.isReturnAwaited) {
+      const message = `${vbd.name} is being unplugged: the connection to its backend is closed`;
+      log.info('unplugging', { vbd: vbd.name }, message);
+    } else {
+      const message = `the connection of ${vbd.name} to its backend is lost (${reason}); clients wait`;
+      log.warn('recovery-began', { vbd: vbd.name, reason }, message);
+    }
     this.#isWaiting = true;
     this.#waitsSinceMs = performance.now();
     events.changed();
@@ -300,13 +277,8 @@ export class VbdDevice {
   }
 
   async #resumeLanes(attachment: Attachment): Promise<void> {
-    const { log, vbd, wish, events } = this.#options;
-    if (attachment.queues.length !== this.#lanes.length) {
-      throw new DaemonError(
-        `the backend of ${vbd.name} came back with ${attachment.queues.length} queues instead of ` +
-          `${this.#lanes.length}; start again, with --queues ${attachment.queues.length}`,
-      );
-    }
+    const { log, vbd, events } = this.#options;
+    await this.#endLanesBeyond(attachment.queues.length);
     const areGrantsNew = await this.#renewGrants(attachment);
     await Promise.all(
       this.#lanes.map(async (lane, index) => {
@@ -321,8 +293,7 @@ export class VbdDevice {
         });
       }),
     );
-    this.#export = describeExport(attachment, wish);
-    this.#summary = describeAttachment(attachment, this.#pages);
+    this.#describe(attachment);
     this.#isWaiting = false;
     events.changed();
     const pauseMs = Math.round(performance.now() - this.#waitsSinceMs);
@@ -330,6 +301,27 @@ export class VbdDevice {
     const details = { vbd: vbd.name, backend: attachment.backendPath, pauseMs, recoveries };
     const message = `${vbd.name} is connected to its backend again, after ${pauseMs} ms`;
     log.info('recovery-ended', details, message);
+  }
+
+  /**
+   * A backend may come back with fewer queues than there are lanes. A ring belongs to one lane, so
+   * those without one end, and their clients have to connect again: they find the others.
+   */
+  async #endLanesBeyond(queueCount: number): Promise<void> {
+    const { log, vbd } = this.#options;
+    const laneCount = this.#lanes.length;
+    const ended = this.#lanes.splice(queueCount);
+    if (ended.length === 0) return;
+    const clients = ended.reduce((sum, lane) => sum + clientsOf(lane), 0);
+    const message =
+      `the backend of ${vbd.name} came back with fewer queues, ${queueCount} instead of ` +
+      `${laneCount}; clients of the others, ${clients}, are disconnected and may connect again`;
+    log.warn('queues-lost', { vbd: vbd.name, queues: queueCount, clients }, message);
+    await Promise.all(ended.map((lane) => lane.stop()));
+    for (let index = queueCount; index < laneCount; index++) {
+      if (this.#ranges !== undefined) freeRangesOf(this.#ranges, index);
+    }
+    for (const pages of this.#pages.splice(queueCount)) revokeLanePages(pages);
   }
 
   /** Grants the lanes' pages anew where the backend could not use the old ones. */
@@ -362,7 +354,10 @@ export class VbdDevice {
   }
 
   #ended(end: FrontendEnd): void {
-    if (end.reason !== 'closed') for (const lane of this.#lanes) lane.breakDown();
+    if (end.reason !== 'closed') {
+      this.#isGone = true;
+      for (const lane of this.#lanes) lane.breakDown();
+    }
     this.#options.events.ended(end);
   }
 

@@ -15,4 +15,4 @@ export type {
 export { LATENCY_BUCKETS, latencyFloorUs, latencyPercentileUs } from './latency.ts';
 export type { LaneEvent } from './messages.ts';
 export type { CloseReason } from './nbd-connection.ts';
-export { createSharedRanges, type SharedRanges } from './range-lock.ts';
+export { createSharedRanges, freeRangesOf, type SharedRanges } from './range-lock.ts';

@@ -55,8 +55,10 @@ export interface LaneLimits {
 
 /** All that a lane is told when it starts. */
 export interface LaneConfig {
-  /** Number of the lane: it names the thread `lane-N`. */
+  /** Number of the lane among those of its disk. */
   readonly index: number;
+  /** Of the thread, also in /proc, where 15 bytes of it are seen. */
+  readonly name: string;
   readonly disk: DiskShape;
   readonly ring: LaneRing;
   readonly pool: GrantedMemory;

@@ -441,7 +441,7 @@ function send(event: LaneEvent): void {
 }
 
 const config = workerData as LaneConfig;
-setThreadName(`lane-${config.index}`);
+setThreadName(config.name);
 scheduleInBatches();
 const channels = (await import(config.ring.eventChannel.moduleUrl)) as EventChannelModule;
 new Lane(config, channels).run();

@@ -55,7 +55,9 @@ export class Lane {
     };
     this.#worker = new Worker(new URL('./lane-worker.js', import.meta.url), {
       workerData,
-      name: `lane-${config.index}`,
+      name: config.name,
+      // Options of the main thread, such as an inspector's port, are not for this one.
+      execArgv: [],
     });
     this.#ready = new Promise((resolve, reject) => {
       this.#worker.on('message', (event: LaneEvent) => {
@@ -76,7 +78,7 @@ export class Lane {
         closeFd(this.#controlFd);
         resolve();
         if (!this.#isStopping && code === 0) {
-          this.#handlers.onFailure(new Error(`lane-${config.index} ended by itself`));
+          this.#handlers.onFailure(new Error(`${config.name} ended by itself`));
         }
       });
     });

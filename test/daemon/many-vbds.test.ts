@@ -1,4 +1,5 @@
 // Goal: one process serves several vbds, each under its own name, and none finds another's bytes.
+import { readdirSync, readFileSync } from 'node:fs';
 import t from 'tap';
 import { runXenblkNbd } from '../support/daemon.ts';
 import { NbdClient } from '../support/nbd-client.ts';
@@ -29,6 +30,9 @@ void t.test('each vbd is an export with a disk of its own', async (t) => {
   t.strictSame(others, [pages, pages], 'all have as many pages');
   t.ok((pages as number) * 3 < 1024, 'and together less than a guest may grant');
   for (const client of [...clients, nameless]) await client.disconnect();
+  const tasks = `/proc/${daemon.pid}/task`;
+  const threads = readdirSync(tasks).map((id) => readFileSync(`${tasks}/${id}/comm`, 'utf8'));
+  for (const name of names) t.ok(threads.includes(`lane-0-${name}\n`), `a lane of ${name}`);
   await daemon.stop();
 });
 

@@ -1,10 +1,16 @@
 // Goal: whatever happens to the backend, clients of the daemon see a pause and no error, until the
 // patience that was asked for is over.
+import { truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { Counter } from '../../src/dataplane/index.ts';
 import { eventually } from '../support/eventually.ts';
+import type { NbdClient } from '../support/nbd-client.ts';
+import { Errno } from '../support/nbd-wire.ts';
 import { runSeed, SeededRandom } from '../support/random.ts';
 import { type InProcess, startInProcess } from './support/in-process.ts';
 import { ShadowDisk } from './support/shadow-disk.ts';
+import { makeFolder } from './support/simulated.ts';
 
 const MIB = 1024 * 1024;
 const seed = runSeed();
@@ -105,4 +111,56 @@ void t.test('losses that come while lanes are still being moved', async (t) => {
     await recovered(served, 1);
   });
   t.strictSame([served.failures, served.ends], [[], []]);
+});
+
+void t.test('a backend that comes back with fewer queues, and with more', async (t) => {
+  const folder = makeFolder(t);
+  const file = join(folder, 'disk.img');
+  writeFileSync(file, '');
+  truncateSync(file, 8 * MIB);
+  const served = await startInProcess(
+    t,
+    { disks: [{ vbd: 'xvda', file, features: { queues: 4 } }] },
+    { queues: 4, isReturnAwaited: true },
+  );
+  const { control } = served;
+  const clients: NbdClient[] = [];
+  for (let count = 1; count <= 4; count++) {
+    clients.push(await served.open());
+    // Each goes to the lane that has the fewest, as far as that is known.
+    await eventually('the lanes count their clients', 10_000, () => {
+      const lanes = served.vbds.devices[0]?.lanes ?? [];
+      const sum = lanes.reduce((sum, lane) => sum + lane.counters.get(Counter.CLIENTS_NOW), 0);
+      return sum === count || undefined;
+    });
+  }
+  for (const [index, client] of clients.entries()) {
+    // Off the grid of sectors, so that each holds a range of the disk.
+    const { error } = await client.write(index * 100, Buffer.alloc(100, index + 1));
+    t.equal(error, Errno.OK);
+  }
+  await control.unplug('xvda');
+  await eventually('clients wait', 10_000, () => served.vbds.devices[0]?.isWaiting || undefined);
+  const underWay = clients.map((client, index) =>
+    client.write(index * 100, Buffer.alloc(100, 0x11 * (index + 1))).then(
+      ({ error }) => error,
+      () => undefined,
+    ),
+  );
+  await control.plug({ vbd: 'xvda', file, features: { queues: 2 } });
+  await recovered(served, 1);
+  const answers = await Promise.all(underWay);
+  t.equal(answers.filter((error) => error === Errno.OK).length, 2, 'half of them have a lane');
+  t.equal(answers.filter((error) => error === undefined).length, 2, 'half were disconnected');
+  t.match(served.logged('queues-lost')[0]?.details, { queues: 2, clients: 2 });
+  const late = await served.open();
+  t.equal((await late.write(0, Buffer.alloc(400, 0x77))).error, Errno.OK, 'no range is held');
+  await control.unplug('xvda');
+  await eventually('clients wait', 10_000, () => served.vbds.devices[0]?.isWaiting || undefined);
+  await control.plug({ vbd: 'xvda', file, features: { queues: 8 } });
+  await recovered(served, 2);
+  t.ok((await late.readOk(0, 400)).equals(Buffer.alloc(400, 0x77)));
+  t.strictSame([served.failures, served.ends], [[], []]);
+  await served.close();
+  t.match(control.leaks(), { grantedPages: 0, openEventChannels: 0 });
 });

@@ -3,11 +3,11 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { XenStoreClient } from 'xenstore-client';
+import type { VbdUse } from '../../../src/daemon/device-options.ts';
 import type { LogDetails, Logger } from '../../../src/daemon/log.ts';
 import { Reception } from '../../../src/daemon/reception.ts';
 import { DEFAULT_LIMITS, OWN_BYTES } from '../../../src/daemon/serve-options.ts';
 import { ServedVbds } from '../../../src/daemon/served-vbds.ts';
-import type { VbdUse } from '../../../src/daemon/vbd-device.ts';
 import type { FrontendEnd } from '../../../src/frontend/index.ts';
 import type { EventChannelHandle } from '../../../src/host/index.ts';
 import {

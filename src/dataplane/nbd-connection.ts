@@ -79,6 +79,8 @@ export class NbdConnection implements Requester {
   #current: Operation | undefined;
   /** Payload of refused writes, still to be thrown away. */
   #skipBytes = 0;
+  /** The last request was a large write; so may be the next. */
+  #isBulk = false;
 
   #operationsNow = 0;
   /** Bytes of reads and writes among them. */
@@ -147,10 +149,7 @@ export class NbdConnection implements Requester {
         return;
       }
       const current = this.#current;
-      const isDirect =
-        current !== undefined &&
-        this.#start === this.#end &&
-        missingBytes(current) >= DIRECT_BYTES_MIN;
+      const isDirect = current !== undefined && this.#start === this.#end && this.#isBulk;
       if (isDirect && !this.#haveRoom(current)) continue;
       const isMore = isDirect ? this.#receivePayload(current) : this.#receive();
       if (!isMore) return;
@@ -160,7 +159,11 @@ export class NbdConnection implements Requester {
   /** Reads what there is into the buffer. Returns whether the socket may have more. */
   #receive(): boolean {
     const buffer = this.#makeRoom();
-    const room = buffer.bytes.length - this.#end;
+    const space = buffer.bytes.length - this.#end;
+    // Payload that arrives with its header has to be copied: where much of it is likely, the header
+    // is received alone.
+    const isHeaderNext = this.#isBulk && this.#current === undefined && this.#skipBytes === 0;
+    const room = isHeaderNext ? Math.min(space, this.#headerBytes) : space;
     // Woken, and not resumed yet: to ask for no bytes would look like the end of the stream.
     if (room === 0) return false;
     const count = libc.recv(this.fd, buffer.address + this.#end, room, 0);
@@ -344,6 +347,7 @@ export class NbdConnection implements Requester {
     operation.offsetLow = request.offsetLow | 0;
     operation.offset = request.offset;
     operation.lengthBytes = request.lengthBytes;
+    this.#isBulk = command === NbdCmd.WRITE && request.lengthBytes >= DIRECT_BYTES_MIN;
     countRequest(counters, command, request.lengthBytes);
     const refusal = this.#core.isDraining
       ? NbdErrno.ESHUTDOWN

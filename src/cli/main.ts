@@ -7,6 +7,7 @@ import { Command, CommanderError } from 'commander';
 import { DaemonError, packageVersion, UsageError } from '../daemon/index.ts';
 import { doctorCommand } from './doctor.ts';
 import { infoCommand } from './info.ts';
+import { installUnitsCommand } from './install-units.ts';
 import { listCommand } from './list.ts';
 import { serveCommand } from './serve.ts';
 
@@ -24,7 +25,8 @@ export async function main(args: readonly string[]): Promise<number> {
     .addCommand(serveCommand())
     .addCommand(listCommand())
     .addCommand(infoCommand())
-    .addCommand(doctorCommand());
+    .addCommand(doctorCommand())
+    .addCommand(installUnitsCommand());
   for (const command of program.commands) {
     command.exitOverride().configureOutput({ outputError: () => undefined });
   }

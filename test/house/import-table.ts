@@ -55,8 +55,9 @@ export const IMPORT_TABLE: Readonly<Record<string, ImportRule>> = {
     packages: ['xenstore-client'],
     usesNode: true,
   },
+  service: { folders: ['daemon'], packages: [], usesNode: true },
   cli: {
-    folders: ['survey', 'daemon', 'block', 'blkif', 'host'],
+    folders: ['survey', 'service', 'daemon', 'block', 'blkif', 'host'],
     packages: ['commander'],
     usesNode: true,
   },

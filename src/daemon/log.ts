@@ -4,6 +4,7 @@
  */
 
 import { type DestinationStream, type Logger as PinoLogger, pino } from 'pino';
+import type { LogEvent } from './log-events.ts';
 
 /** Least severe level that is written. */
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
@@ -21,10 +22,10 @@ export const LOG_LEVELS: readonly LogLevel[] = [
 
 /** What the daemon logs with. Each call names a stable event and its details. */
 export interface Logger {
-  debug(event: string, details: LogDetails, message: string): void;
-  info(event: string, details: LogDetails, message: string): void;
-  warn(event: string, details: LogDetails, message: string): void;
-  error(event: string, details: LogDetails, message: string): void;
+  debug(event: LogEvent, details: LogDetails, message: string): void;
+  info(event: LogEvent, details: LogDetails, message: string): void;
+  warn(event: LogEvent, details: LogDetails, message: string): void;
+  error(event: LogEvent, details: LogDetails, message: string): void;
 }
 
 /** What goes beside the message: numbers and words, for programs. */
@@ -45,7 +46,7 @@ export function createLogger(level: LogLevel, stderr: NodeJS.WriteStream): Logge
 function write(
   log: PinoLogger,
   level: 'debug' | 'info' | 'warn' | 'error',
-  event: string,
+  event: LogEvent,
   details: LogDetails,
   message: string,
 ): void {

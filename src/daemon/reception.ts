@@ -19,6 +19,8 @@ import type { TlsCredentials } from './tls-credentials.ts';
 export interface ServedClient {
   readonly id: number;
   readonly peer: string;
+  /** The name of its vbd. */
+  readonly vbd: string;
   readonly exportName: string;
   readonly isTls: boolean;
   /** Unix time in ms. */
@@ -97,9 +99,17 @@ export class Reception {
 
   /** A lane has said that a client is gone. */
   left({ connectionId, reason, requestCount }: Extract<LaneEvent, { type: 'closed' }>): void {
+    const client = this.#clients.get(connectionId);
     this.#clients.delete(connectionId);
     const { log, onChange, onGone } = this.#options;
-    const details = { client: connectionId, reason, requests: requestCount };
+    const details = {
+      client: connectionId,
+      peer: client?.peer,
+      vbd: client?.vbd,
+      export: client?.exportName,
+      reason,
+      requests: requestCount,
+    };
     log.info('client-left', details, `client ${connectionId} left: ${reason}`);
     onChange();
     onGone();
@@ -153,7 +163,8 @@ export class Reception {
       return;
     }
     const { export: chosen, isTls } = negotiated.result;
-    const details = { client, peer, export: chosen.name, tls: isTls };
+    const vbd = this.#clients.get(client)?.vbd;
+    const details = { client, peer, vbd, export: chosen.name, tls: isTls };
     const how = isTls ? ' over TLS' : '';
     log.info('client-came', details, `client ${client} (${peer}) came to ${chosen.name}${how}`);
     this.#options.onChange();
@@ -201,6 +212,7 @@ export class Reception {
     this.#clients.set(client, {
       id: client,
       peer,
+      vbd: device.vbd.name,
       exportName: chosen.name,
       isTls,
       sinceMs: Date.now(),

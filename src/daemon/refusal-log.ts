@@ -4,6 +4,7 @@
  */
 
 import type { LogDetails, Logger } from './log.ts';
+import type { LogEvent } from './log-events.ts';
 
 const LINES_PER_WINDOW = 20;
 const WINDOW_MS = 10_000;
@@ -17,14 +18,14 @@ interface Window {
 export class RefusalLog {
   readonly #log: Logger;
   readonly #nowMs: () => number;
-  readonly #windows = new Map<string, Window>();
+  readonly #windows = new Map<LogEvent, Window>();
 
   constructor(log: Logger, nowMs: () => number = () => performance.now()) {
     this.#log = log;
     this.#nowMs = nowMs;
   }
 
-  warn(event: string, details: LogDetails, message: string): void {
+  warn(event: LogEvent, details: LogDetails, message: string): void {
     const nowMs = this.#nowMs();
     let window = this.#windows.get(event);
     if (window === undefined || nowMs >= window.endsAtMs) {
@@ -46,7 +47,7 @@ export class RefusalLog {
     this.#windows.clear();
   }
 
-  #tellOmitted(event: string, window: Window | undefined): void {
+  #tellOmitted(event: LogEvent, window: Window | undefined): void {
     if (window === undefined || window.omittedCount === 0) return;
     const { omittedCount } = window;
     const message = `${omittedCount} more lines of the kind ${event} were left out`;

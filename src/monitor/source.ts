@@ -26,6 +26,8 @@ export interface MonitoredVbd {
 export interface MonitoredClient {
   readonly id: number;
   readonly peer: string;
+  /** The name of its vbd. */
+  readonly vbd: string;
   readonly exportName: string;
   readonly isTls: boolean;
   /** Unix time in ms. */

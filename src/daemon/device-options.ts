@@ -28,8 +28,8 @@ export interface DeviceOptions {
   readonly wish: ExportWish;
   readonly use: VbdUse;
   readonly limits: LaneLimits;
-  /** NBD requests in progress at once in one lane. */
-  readonly operationsPerLane: number;
+  /** Connections that there may be at once. */
+  readonly connectionsMax: number;
   /** Pages for data in transit, at most, of all lanes together. */
   readonly poolPagesMax: number;
   /** What the names of the lanes' threads end in. */

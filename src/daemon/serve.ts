@@ -176,12 +176,13 @@ class Daemon {
       requestBytesMax: limits.requestBytes,
       limits: {
         operationsPerConnection: limits.clientRequests,
+        operations: limits.requests,
         bytesPerConnection: limits.clientBytes,
         bytes: limits.bytes,
         ownBytes: OWN_BYTES,
         spillBytes: limits.bufferBytes,
       },
-      operationsPerLane: limits.requests,
+      connectionsMax: limits.connections,
       log: this.#log,
       signal: this.#abort.signal,
       events: {

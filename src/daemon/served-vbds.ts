@@ -29,7 +29,7 @@ export interface ServedVbdsOptions {
   readonly use: VbdUse;
   readonly requestBytesMax: number;
   readonly limits: LaneLimits;
-  readonly operationsPerLane: number;
+  readonly connectionsMax: number;
   readonly log: Logger;
   readonly signal: AbortSignal;
   readonly events: ServedVbdsEvents;
@@ -123,7 +123,7 @@ export class ServedVbds {
     laneNameSuffix: string,
   ): Promise<VbdDevice> {
     const { host, store, exportName, isReadOnly, requestBytesMax, takeOver, use } = this.#options;
-    const { limits, operationsPerLane, log, signal, events } = this.#options;
+    const { limits, connectionsMax, log, signal, events } = this.#options;
     return await VbdDevice.open({
       host,
       store,
@@ -132,7 +132,7 @@ export class ServedVbds {
       wish: { name: exportName ?? vbd.name, isReadOnly, requestBytesMax },
       use,
       limits,
-      operationsPerLane,
+      connectionsMax,
       poolPagesMax,
       laneNameSuffix,
       log,

@@ -184,14 +184,14 @@ export class VbdDevice {
   }
 
   async #startLanes(attachment: Attachment): Promise<void> {
-    const { host, limits, operationsPerLane, poolPagesMax, laneNameSuffix } = this.#options;
+    const { host, limits, connectionsMax, poolPagesMax, laneNameSuffix } = this.#options;
     const { queues, backendId, maxIndirectSegments, isPersistent } = attachment;
     this.#pages = grantLanePages(host, backendId, queues.length, {
       isIndirect: maxIndirectSegments > 0,
       isPersistent,
       poolPagesMax,
     });
-    const ranges = createSharedRanges(queues.length, operationsPerLane);
+    const ranges = createSharedRanges(queues.length, limits.operations + connectionsMax);
     this.#ranges = ranges;
     for (const [index, pages] of this.#pages.entries()) {
       this.#lanes.push(

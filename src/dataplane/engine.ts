@@ -67,6 +67,8 @@ export interface EngineConfig {
   readonly laneIndex: number;
   /** Most memory for reads that do not fit the pool. */
   readonly spillLimitBytes: number;
+  /** Most operations that clients have beyond their first each; by default as many as there are. */
+  readonly sharedMax?: number;
   /** Most bytes of reads and writes in progress at once; without a limit by default. */
   readonly bytesMax?: number;
 }
@@ -111,7 +113,11 @@ export class Engine {
     this.#ring = parts.ring;
     this.#pool = parts.pool;
     this.#counters = parts.counters;
-    this.#table = new OperationTable(config.ranges.operationCount, config.bytesMax);
+    this.#table = new OperationTable(
+      config.ranges.operationCount,
+      config.sharedMax,
+      config.bytesMax,
+    );
     const quarter = Math.max(1, parts.pool.pageCount >>> 2);
     const raggedMax = Math.min(RAGGED_MAX, quarter);
     this.#rangeLock = new RangeLock(config.ranges, config.laneIndex, raggedMax);
@@ -130,8 +136,8 @@ export class Engine {
   }
 
   /** Whether a request that counts as `lengthBytes` could be started. */
-  hasRoomFor(lengthBytes: number): boolean {
-    return this.#table.hasRoomFor(lengthBytes);
+  hasRoomFor(lengthBytes: number, isOwn: boolean): boolean {
+    return this.#table.hasRoomFor(lengthBytes, isOwn);
   }
 
   /** Whether nothing is in progress. */
@@ -141,10 +147,10 @@ export class Engine {
 
   /**
    * Takes an operation to be filled in and started, for a request that counts as `lengthBytes`;
-   * undefined when there is no room for it now.
+   * undefined when there is no room for it now. `isOwn`: its client has no other in progress.
    */
-  take(lengthBytes: number = 0): Operation | undefined {
-    return this.#table.take(lengthBytes);
+  take(lengthBytes: number = 0, isOwn: boolean = true): Operation | undefined {
+    return this.#table.take(lengthBytes, isOwn);
   }
 
   /** Gives back one whose reply has been sent or which needs none. */
@@ -257,19 +263,15 @@ export class Engine {
     return parkedBytes;
   }
 
-  /**
-   * Moves the data of a read whose client does not take it from pages, which others need, to memory
-   * of its own. False when there is too much of that already.
-   */
-  evacuate(operation: Operation): boolean {
-    if (operation.dataBytes === 0 || operation.pageCount === 0) return true;
-    const address = this.#spill.allocate(operation.gridBytes);
-    if (address === 0) return false;
-    copyFromPages(this.#pool, operation.firstPage, address, operation.gridBytes);
-    giveBackPages(this.#pool, operation);
-    operation.spillAddress = address;
-    operation.spillBytes = operation.gridBytes;
-    return true;
+  /** Memory for replies that a client does not take; 0 when there is too much of that already. */
+  allocateParking(lengthBytes: number): number {
+    return this.#spill.allocate(lengthBytes);
+  }
+
+  /** Gives back what {@link allocateParking} gave for the same length. */
+  freeParking(address: number, lengthBytes: number): void {
+    this.#spill.free(address, lengthBytes);
+    this.#isSpillFreed = true;
   }
 
   /** Copies payload from memory into the window: at most the room it has. */

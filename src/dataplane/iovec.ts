@@ -4,7 +4,7 @@
  * in memory are joined.
  */
 
-import { allocateMemory } from '../sys/index.ts';
+import { allocateMemory, libc } from '../sys/index.ts';
 
 /** The kernel takes no more in one call (IOV_MAX). */
 export const IOVEC_COUNT_MAX = 1024;
@@ -43,6 +43,18 @@ export class Iovec {
     this.#count = 0;
     this.#endAddress = 0;
     this.#lengthBytes = 0;
+  }
+
+  /** Copies all pieces, one behind the other, to `targetAddress`. */
+  copyTo(targetAddress: number): void {
+    const words = this.#words;
+    let target = targetAddress;
+    for (let at = 0; at < this.#count * WORDS; at += WORDS) {
+      const source = (words[at + 1] as number) * TWO_TO_32 + (words[at] as number);
+      const length = words[at + 2] as number;
+      libc.memcpy(target, source, length);
+      target += length;
+    }
   }
 
   /** Adds a piece; its length is below 4 GiB. Must not be called when {@link isFull}. */

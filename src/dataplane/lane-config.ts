@@ -41,8 +41,10 @@ export interface LaneRing {
 
 /** What a lane allows its clients. */
 export interface LaneLimits {
-  /** NBD requests of one connection in progress at once; the lane's own limit is in `ranges`. */
+  /** NBD requests of one connection in progress at once. */
   readonly operationsPerConnection: number;
+  /** The same of all connections together, beyond the first of each. */
+  readonly operations: number;
   /** Bytes of its reads and writes in progress; a larger request goes by itself. */
   readonly bytesPerConnection: number;
   /** The same of all connections of the lane together. */

@@ -28,9 +28,15 @@ export interface LaneCore {
   markAwake(connection: NbdConnection): void;
   /**
    * An operation for a request of `connection` that counts as `lengthBytes` in the lane; undefined
-   * when there is no room for it. It is woken when there is.
+   * when there is no room for it. It is woken when there is. `isOwn`: it has no other in progress.
    */
-  takeOperation(connection: NbdConnection, lengthBytes: number): Operation | undefined;
+  takeOperation(
+    connection: NbdConnection,
+    lengthBytes: number,
+    isOwn: boolean,
+  ): Operation | undefined;
+  /** `connection` does not want the operation any more that it waits for. */
+  stopWaiting(connection: NbdConnection): void;
   /** The reply of `operation` has left, or its client has. */
   release(operation: Operation): void;
   /** The operations of `connection` lose their client. */

@@ -41,9 +41,9 @@ const EVENTS_PER_WAIT = 256;
 const RECEIVE_BUFFER_BYTES = 256 * 1024;
 /** How long a ragged write waits before it looks whether another lane is done. */
 const LOOK_AGAIN_MS = 1;
-/** How long requests may wait for pages that are held for clients which do nothing. */
-const RECLAIM_AFTER_MS = 10;
-/** How often clients are looked at while others wait for what they may hold. */
+/** How often clients are looked at while others wait for pages or operations. */
+const MAKE_ROOM_MS = 10;
+/** How often they are looked at for whether they have moved at all. */
 const CHECK_PROGRESS_MS = 1000;
 
 // Epoll tokens; connections count up from the last.
@@ -85,6 +85,7 @@ class Lane implements LaneCore {
   #hasDrained = false;
   /** Before that, clients are not looked at again. */
   #checkAtMs = 0;
+  #makeRoomAtMs = 0;
 
   constructor(config: LaneConfig, channels: EventChannelModule) {
     this.#config = config;
@@ -106,6 +107,7 @@ class Lane implements LaneCore {
         ranges: config.ranges,
         laneIndex: config.index,
         spillLimitBytes: config.limits.spillBytes,
+        sharedMax: config.limits.operations,
         bytesMax: config.limits.bytes,
       },
       {
@@ -133,9 +135,10 @@ class Lane implements LaneCore {
   #turn(): void {
     const timeoutMs = this.#timeoutMs();
     const count = this.#epoll.wait(timeoutMs);
-    this.counters.values[Counter.CLOCK_MS_NOW] = performance.now();
-    if (count === 0 && timeoutMs === RECLAIM_AFTER_MS) this.#reclaim();
-    if (this.#isShort()) this.#checkProgress();
+    const nowMs = performance.now();
+    this.counters.values[Counter.CLOCK_MS_NOW] = nowMs;
+    if (this.#isCramped()) this.#makeRoom(nowMs);
+    if (this.#isShort()) this.#checkProgress(nowMs);
     this.counters.add(Counter.TURNS, 1);
     this.#takeRingEvent(count);
     this.#collect();
@@ -163,14 +166,14 @@ class Lane implements LaneCore {
   #timeoutMs(): number {
     if (!this.#mayBlock()) return 0;
     if (this.engine.mustLookAgain) return LOOK_AGAIN_MS;
-    if (this.#isStuck()) return RECLAIM_AFTER_MS;
+    if (this.#isCramped()) return MAKE_ROOM_MS;
     return this.#isShort() ? CHECK_PROGRESS_MS : -1;
   }
 
-  /** Whether requests wait for pages that nothing on the ring will give back. */
-  #isStuck(): boolean {
+  /** Whether requests wait for pages or operations, which clients may hold that do not move. */
+  #isCramped(): boolean {
     const isOpen = !this.#isBroken && !this.#isSuspended && !this.#isHeld;
-    return isOpen && this.engine.isStarved && this.#ring.inFlight === 0;
+    return isOpen && (this.engine.isStarved || !this.#waiting.isEmpty);
   }
 
   /** Whether nothing is left to do before the next event. */
@@ -188,11 +191,13 @@ class Lane implements LaneCore {
   }
 
   /**
-   * Pages are held for clients that stand still: takes them back. Not at once, since a client that
-   * is about to read its reply gives them back sooner than they can be copied.
+   * Takes back what is held for clients that stand still. Not at once, since a client that is about
+   * to read its reply gives it back sooner than it can be copied.
    */
-  #reclaim(): void {
-    for (const connection of this.#connections) connection?.reclaim();
+  #makeRoom(nowMs: number): void {
+    if (nowMs < this.#makeRoomAtMs) return;
+    this.#makeRoomAtMs = nowMs + MAKE_ROOM_MS;
+    for (const connection of this.#connections) connection?.makeRoom();
   }
 
   /** Whether somebody waits for what clients may hold that do not move. */
@@ -200,8 +205,7 @@ class Lane implements LaneCore {
     return this.engine.isShortOfSpill || !this.#waiting.isEmpty;
   }
 
-  #checkProgress(): void {
-    const nowMs = performance.now();
+  #checkProgress(nowMs: number): void {
     if (nowMs < this.#checkAtMs) return;
     this.#checkAtMs = nowMs + CHECK_PROGRESS_MS;
     for (const connection of this.#connections) connection?.checkProgress(nowMs);
@@ -393,10 +397,18 @@ class Lane implements LaneCore {
     this.#awake.push(connection);
   }
 
-  takeOperation(connection: NbdConnection, lengthBytes: number): Operation | undefined {
-    const operation = this.#waiting.take(connection, lengthBytes);
+  takeOperation(
+    connection: NbdConnection,
+    lengthBytes: number,
+    isOwn: boolean,
+  ): Operation | undefined {
+    const operation = this.#waiting.take(connection, lengthBytes, isOwn);
     if (operation === undefined) this.counters.add(Counter.OPERATION_WAITS, 1);
     return operation;
+  }
+
+  stopWaiting(connection: NbdConnection): void {
+    this.#waiting.remove(connection);
   }
 
   release(operation: Operation): void {

@@ -39,6 +39,7 @@ import { Counter, countReply, countRequest } from './counters.ts';
 import type { LaneCore } from './lane-core.ts';
 import type { Operation, Requester } from './operation.ts';
 import { missingBytes, roomBytes } from './payload.ts';
+import { ReadWindow } from './read-window.ts';
 import type { ReceiveBuffer } from './receive-buffers.ts';
 import { encodeReplyHeader, HEADER_SLOT_BYTES, type ReplyForm } from './reply-header.ts';
 import { ReplyQueue } from './reply-queue.ts';
@@ -85,6 +86,7 @@ export class NbdConnection implements Requester {
   #operationsNow = 0;
   /** Bytes of reads and writes among them. */
   #bytesNow = 0;
+  readonly #window: ReadWindow;
   /** Nothing more is read: the client said goodbye, or closed its side. */
   #isInputOver = false;
   #isStalled = false;
@@ -93,6 +95,9 @@ export class NbdConnection implements Requester {
   /** What it had yet to take or send, and since when that is so, as far as somebody looked. */
   #seenOwedBytes = -1;
   #seenAtMs = 0;
+  /** It has not taken all of its replies since somebody looked who needs what they hold. */
+  #isBlocked = false;
+  #seenMissingBytes = 0;
   /** Bytes of payload that had to give way, in a page of private memory. */
   #parkedAddress = 0;
   #parkedBytes = 0;
@@ -108,6 +113,7 @@ export class NbdConnection implements Requester {
     this.fd = fd;
     this.#info = info;
     this.#agreement = agreement;
+    this.#window = new ReadWindow(fd);
     this.#headerBytes = agreement.isExtended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES;
   }
 
@@ -299,6 +305,7 @@ export class NbdConnection implements Requester {
     const { limits } = this.#core;
     if (
       this.#operationsNow >= limits.operationsPerConnection ||
+      this.#replies.isParked ||
       this.#replies.backlogBytes > BACKLOG_MAX
     ) {
       this.#isStalled = true;
@@ -318,10 +325,14 @@ export class NbdConnection implements Requester {
     }
     const bytes = carriesData(request) ? request.lengthBytes : 0;
     const bytesNow = this.#bytesNow + bytes;
-    const isTooMuch = this.#bytesNow > 0 && bytesNow > limits.bytesPerConnection;
+    const isTooMuch =
+      this.#bytesNow > 0 &&
+      (bytesNow > limits.bytesPerConnection ||
+        (request.command === NbdCmd.READ && !this.#window.admits(bytesNow)));
+    const laneBytes = bytesNow <= limits.ownBytes ? 0 : bytes;
     const operation = isTooMuch
       ? undefined
-      : this.#core.takeOperation(this, bytesNow <= limits.ownBytes ? 0 : bytes);
+      : this.#core.takeOperation(this, laneBytes, this.#operationsNow === 0);
     if (operation === undefined) {
       this.#isStalled = true;
       return false;
@@ -429,17 +440,24 @@ export class NbdConnection implements Requester {
         this.close('connection failed');
         return;
       }
+      this.#window.sent(count);
       this.#replies.sent(count, this.#core);
-      this.#operationsNow -= this.#replies.completedCount;
-      this.#bytesNow -= this.#replies.completedBytes;
+      this.#countSent();
       if (count < asked) break;
     }
     // A client that stalled at a limit of its own goes on when it has room again.
     this.wake();
     const isBlocked = !this.#replies.isEmpty;
+    if (!isBlocked) this.#isBlocked = false;
     this.#watch(isBlocked ? this.#events | EPOLLOUT : this.#events & ~EPOLLOUT);
     const isOver = this.#isInputOver || this.#core.isDraining;
-    if (isOver && this.#operationsNow === 0) this.close(this.#goodbye);
+    if (isOver && this.#isIdle) this.close(this.#goodbye);
+  }
+
+  /** Operations whose replies have left, or are parked, count no more. */
+  #countSent(): void {
+    this.#operationsNow -= this.#replies.completedCount;
+    this.#bytesNow -= this.#replies.completedBytes;
   }
 
   /** The socket takes more: the replies leave at the end of this turn, like all others. */
@@ -448,19 +466,33 @@ export class NbdConnection implements Requester {
   }
 
   /**
-   * Others wait for pages, and nothing on the ring will free any: gives back those that are held
-   * for a client that does not read its replies, or has stopped in the middle of its payload.
+   * Others wait for operations or pages: gives back those that are held for a client that has not
+   * read its replies, or sent of its payload, since the last time somebody looked.
    */
-  reclaim(): void {
-    const { engine } = this.#core;
-    for (let at = this.#replies.head; at !== undefined; at = at.next) {
-      if (engine.evacuate(at)) continue;
+  makeRoom(): void {
+    if (this.#isBlocked) this.#parkReplies();
+    this.#isBlocked = !this.#replies.isEmpty && (this.#events & EPOLLOUT) !== 0;
+    const current = this.#current;
+    const missing = current === undefined ? 0 : missingBytes(current);
+    if (current !== undefined && missing === this.#seenMissingBytes) this.#parkPayload(current);
+    this.#seenMissingBytes = missing;
+  }
+
+  #parkReplies(): void {
+    if (!this.#replies.park(this.#core)) {
       this.close('client does not read its replies');
       return;
     }
-    if (this.#current === undefined || this.#parkedBytes > 0) return;
+    this.#countSent();
+    this.#window.close();
+    // Nothing more is begun for it until it has taken them, so it must not stand in line.
+    this.#core.stopWaiting(this);
+  }
+
+  #parkPayload(operation: Operation): void {
+    if (this.#parkedBytes > 0) return;
     const { address } = allocateMemory(PAGE_SIZE);
-    this.#parkedBytes = engine.park(this.#current, address);
+    this.#parkedBytes = this.#core.engine.park(operation, address);
     if (this.#parkedBytes > 0) this.#parkedAddress = address;
     else unmapMemory(address, PAGE_SIZE);
   }
@@ -489,7 +521,12 @@ export class NbdConnection implements Requester {
   /** The server stops: what is in progress is answered, then the connection ends. */
   drain(): void {
     this.#goodbye = 'server stops';
-    if (this.#operationsNow === 0) this.close('server stops');
+    if (this.#isIdle) this.close('server stops');
+  }
+
+  /** Nothing is in progress, and nothing waits to be sent. */
+  get #isIdle(): boolean {
+    return this.#operationsNow === 0 && this.#replies.isEmpty;
   }
 
   #endInput(goodbye: CloseReason): void {
@@ -504,7 +541,7 @@ export class NbdConnection implements Requester {
       this.#bytesNow -= unfinished.clientBytes;
       this.#core.engine.abandon(unfinished);
     }
-    if (this.#operationsNow === 0) this.close(goodbye);
+    if (this.#isIdle) this.close(goodbye);
   }
 
   /** Ends the connection now. Operations in progress run to their end unanswered. */

@@ -113,6 +113,7 @@ export class Operation {
   spillBytes: number = A_DOUBLE;
 
   /** What it counts for while it is in progress: in its client's limit, and in the lane's. */
+  isShared = false;
   clientBytes: number = A_DOUBLE;
   laneBytes: number = A_DOUBLE;
 
@@ -152,6 +153,7 @@ export class Operation {
     this.tailPage = NO_PAGE;
     this.spillAddress = 0;
     this.spillBytes = 0;
+    this.isShared = false;
     this.clientBytes = 0;
     this.laneBytes = 0;
   }

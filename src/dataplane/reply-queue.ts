@@ -1,6 +1,9 @@
 /**
  * The replies of one connection that are ready and have not left: in order, each a header in the
  * lane's header area and perhaps data, which is sent from where the backend has put it.
+ *
+ * Replies that a client does not take can be parked: their bytes are copied to memory of their own,
+ * and the operations and pages are free for others.
  */
 
 import { PAGE_SIZE } from '../sys/index.ts';
@@ -19,18 +22,24 @@ export class ReplyQueue {
   readonly #queue = new OperationQueue(Queue.SEND);
   /** Bytes of the first reply that have left already. */
   #sentBytes = 0;
+  /** Parked bytes come before the queue; 0 when there are none. */
+  #parkingAddress = 0;
+  #parkingBytes = 0;
+  #parkedStart = 0;
+  #parkedEnd = 0;
 
   get isEmpty(): boolean {
-    return this.#queue.isEmpty;
+    return this.#queue.isEmpty && !this.isParked;
   }
 
-  get head(): Operation | undefined {
-    return this.#queue.head;
+  /** Whether parked bytes have yet to leave. */
+  get isParked(): boolean {
+    return this.#parkedStart < this.#parkedEnd;
   }
 
   /** What of all replies has not left yet. */
   get unsentBytes(): number {
-    return this.backlogBytes - this.#sentBytes;
+    return this.backlogBytes - this.#sentBytes + this.#parkedEnd - this.#parkedStart;
   }
 
   /** Adds a reply whose header is encoded. */
@@ -42,6 +51,13 @@ export class ReplyQueue {
   /** Puts as much of the queue into the lane's iovec as it takes. */
   gather({ iovec, headers, pool }: LaneCore): void {
     iovec.clear();
+    if (this.isParked) {
+      iovec.add(this.#parkingAddress + this.#parkedStart, this.#parkedEnd - this.#parkedStart);
+    }
+    this.#gatherQueue(iovec, headers, pool);
+  }
+
+  #gatherQueue(iovec: Iovec, headers: LaneCore['headers'], pool: PagePool): void {
     let skip = this.#sentBytes;
     for (let at = this.#queue.head; at !== undefined && !iovec.isFull; at = at.next) {
       const headerAddress = headers.address + at.index * HEADER_SLOT_BYTES;
@@ -64,6 +80,12 @@ export class ReplyQueue {
     this.completedCount = 0;
     this.completedBytes = 0;
     let sentBytes = this.#sentBytes + count;
+    if (this.isParked) {
+      const parked = Math.min(count, this.#parkedEnd - this.#parkedStart);
+      this.#parkedStart += parked;
+      sentBytes -= parked;
+      if (!this.isParked) this.#freeParking(core);
+    }
     for (;;) {
       const operation = this.#queue.head;
       if (operation === undefined) break;
@@ -79,8 +101,47 @@ export class ReplyQueue {
     this.#sentBytes = sentBytes;
   }
 
+  /**
+   * Copies what is left of all replies to memory of their own, and ends their operations, as
+   * {@link sent} does. Returns false when there is no memory for it.
+   */
+  park(core: LaneCore): boolean {
+    const lengthBytes = this.unsentBytes;
+    this.completedCount = 0;
+    this.completedBytes = 0;
+    if (this.#queue.isEmpty) return true;
+    const address = core.engine.allocateParking(lengthBytes);
+    if (address === 0) return false;
+    let completedCount = 0;
+    let completedBytes = 0;
+    let parkedBytes = 0;
+    while (!this.isEmpty) {
+      this.gather(core);
+      core.iovec.copyTo(address + parkedBytes);
+      parkedBytes += core.iovec.lengthBytes;
+      this.sent(core.iovec.lengthBytes, core);
+      completedCount += this.completedCount;
+      completedBytes += this.completedBytes;
+    }
+    this.completedCount = completedCount;
+    this.completedBytes = completedBytes;
+    this.#parkingAddress = address;
+    this.#parkingBytes = lengthBytes;
+    this.#parkedStart = 0;
+    this.#parkedEnd = lengthBytes;
+    return true;
+  }
+
+  #freeParking(core: LaneCore): void {
+    if (this.#parkingBytes > 0) core.engine.freeParking(this.#parkingAddress, this.#parkingBytes);
+    this.#parkingBytes = 0;
+    this.#parkedStart = 0;
+    this.#parkedEnd = 0;
+  }
+
   /** Nobody will read them: ends all operations. */
   drop(core: LaneCore): void {
+    this.#freeParking(core);
     for (;;) {
       const operation = this.#queue.shift();
       if (operation === undefined) break;

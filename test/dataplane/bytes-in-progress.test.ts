@@ -20,9 +20,10 @@ function lane(limits: Partial<LaneLimits>) {
   const { engine } = createEngine(createRing().config, limits.bytes);
   const waiting = new WaitingClients(engine);
   const core = createCore(engine, {
-    takeOperation: (client, lengthBytes) => waiting.take(client, lengthBytes),
+    takeOperation: waiting.take.bind(waiting),
     limits: {
       operationsPerConnection: 8,
+      operations: 8,
       bytesPerConnection: NO_LIMIT,
       bytes: NO_LIMIT,
       ownBytes: 0,
@@ -99,14 +100,15 @@ class InLine {
   }
 
   wake(): void {
-    if (!this.hasTaken) this.hasTaken = this.#waiting.take(this, this.lengthBytes) !== undefined;
+    if (!this.hasTaken)
+      this.hasTaken = this.#waiting.take(this, this.lengthBytes, false) !== undefined;
   }
 }
 
 void t.test('nobody overtakes', async (t) => {
-  const table = new OperationTable(8, 100);
+  const table = new OperationTable(8, 8, 100);
   const waiting = new WaitingClients(table);
-  const held = [table.take(60), table.take(40)];
+  const held = [table.take(60, false), table.take(40, false)];
   const clients = [50, 10, 10, 100].map((lengthBytes) => new InLine(waiting, lengthBytes));
   const taken = (): boolean[] => clients.map(({ hasTaken }) => hasTaken);
   for (const client of clients) client.wake();

@@ -28,6 +28,7 @@ export interface HistoryPlan {
   readonly indirectPages: number;
   readonly operations: number;
   readonly operationsPerConnection: number;
+  readonly sharedOperations: number;
   readonly bytesPerConnection: number;
   readonly bytes: number;
   readonly ownBytes: number;
@@ -86,6 +87,7 @@ export function drawPlan(random: SeededRandom, wish: PlanWish = {}): HistoryPlan
     indirectPages: random.pick([2, 8]),
     operations: random.pick([6, 16, 32]),
     operationsPerConnection: random.pick([2, 8, 16]),
+    sharedOperations: random.pick([1, 8, 32]),
     bytesPerConnection: random.pick([4, 64, 1024]) * KIB,
     bytes: random.pick([16, 256, 4096]) * KIB,
     ownBytes: random.pick([0, 4]) * KIB,

@@ -24,6 +24,7 @@ export const DISK: DiskShape = {
 };
 const LIMITS: LaneLimits = {
   operationsPerConnection: 8,
+  operations: 8,
   bytesPerConnection: 2 ** 40,
   bytes: 2 ** 40,
   ownBytes: 0,
@@ -92,6 +93,7 @@ export function createCore(
     isDraining: false,
     markDirty: () => undefined,
     markAwake: () => undefined,
+    stopWaiting: () => undefined,
     release: () => undefined,
     abandonAll: () => undefined,
     watch: () => undefined,

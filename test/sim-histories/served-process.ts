@@ -173,6 +173,7 @@ export class ServedProcess {
         memory: memoryOfLane(pages),
         limits: {
           operationsPerConnection: plan.operationsPerConnection,
+          operations: plan.sharedOperations,
           bytesPerConnection: plan.bytesPerConnection,
           bytes: plan.bytes,
           ownBytes: plan.ownBytes,

@@ -33,9 +33,9 @@ import { isSignalled, stateOf } from './stepped-rings.ts';
 
 /** How long a ragged write waits before it looks whether another lane is done. */
 const LOOK_AGAIN_MS = 1;
-/** How long requests may wait for pages that are held for clients which do nothing. */
-const RECLAIM_AFTER_MS = 10;
-/** How often clients are looked at while others wait for what they may hold. */
+/** How often clients are looked at while others wait for pages or operations. */
+const MAKE_ROOM_MS = 10;
+/** How often they are looked at for whether they have moved at all. */
 const CHECK_PROGRESS_MS = 1000;
 export class SimulatedLane implements LaneCore {
   readonly index: number;
@@ -74,7 +74,7 @@ export class SimulatedLane implements LaneCore {
   #isHeld = false;
   #isScheduled = false;
   #mustGoOn = false;
-  #mustReclaim = false;
+  #makeRoomAtMs = 0;
   #checkAtMs = 0;
   #cancelTimer: (() => void) | undefined;
   turns = 0;
@@ -100,13 +100,14 @@ export class SimulatedLane implements LaneCore {
         ranges,
         laneIndex: index,
         spillLimitBytes: limits.spillBytes,
+        sharedMax: limits.operations,
         bytesMax: limits.bytes,
       },
       { ring: this.ring, pool: this.pool, zeroPool: this.zeroPool, counters: this.counters },
     );
     const take = this.engine.take.bind(this.engine);
-    this.engine.take = (lengthBytes) => {
-      const operation = take(lengthBytes);
+    this.engine.take = (lengthBytes, isOwn) => {
+      const operation = take(lengthBytes, isOwn);
       if (operation !== undefined) this.operations.add(operation);
       return operation;
     };
@@ -168,7 +169,7 @@ export class SimulatedLane implements LaneCore {
     this.#cancelTimer?.();
     const ready = this.#places.ready();
     const hasEvent = !this.#isSuspended && isSignalled(this.#channelState);
-    if (this.#mustReclaim) this.#reclaim();
+    if (this.#isCramped()) this.#makeRoom();
     if (this.#isShort()) this.#checkProgress();
     if (hasEvent && this.#channel.consume()) this.#isMasked = true;
     this.#collect();
@@ -194,7 +195,6 @@ export class SimulatedLane implements LaneCore {
     } else if (timeoutMs > 0) {
       this.#cancelTimer = this.#scheduler.after(timeoutMs, () => {
         this.#mustGoOn = true;
-        this.#mustReclaim = timeoutMs === RECLAIM_AFTER_MS;
         this.poke();
       });
     }
@@ -203,13 +203,13 @@ export class SimulatedLane implements LaneCore {
   #timeoutMs(): number {
     if (!this.#mayBlock()) return 0;
     if (this.engine.mustLookAgain) return LOOK_AGAIN_MS;
-    if (this.#isStuck()) return RECLAIM_AFTER_MS;
+    if (this.#isCramped()) return MAKE_ROOM_MS;
     return this.#isShort() ? CHECK_PROGRESS_MS : -1;
   }
 
-  #isStuck(): boolean {
+  #isCramped(): boolean {
     const isOpen = !this.isBroken && !this.#isSuspended && !this.#isHeld;
-    return isOpen && this.engine.isStarved && this.ring.inFlight === 0;
+    return isOpen && (this.engine.isStarved || !this.#waiting.isEmpty);
   }
 
   #mayBlock(): boolean {
@@ -223,9 +223,10 @@ export class SimulatedLane implements LaneCore {
     return true;
   }
 
-  #reclaim(): void {
-    this.#mustReclaim = false;
-    for (const connection of this.#places.connections()) connection.reclaim();
+  #makeRoom(): void {
+    if (this.#scheduler.nowMs() < this.#makeRoomAtMs) return;
+    this.#makeRoomAtMs = this.#scheduler.nowMs() + MAKE_ROOM_MS;
+    for (const connection of this.#places.connections()) connection.makeRoom();
   }
 
   #isShort(): boolean {
@@ -389,8 +390,16 @@ export class SimulatedLane implements LaneCore {
     this.#awake.push(connection);
   }
 
-  takeOperation(connection: NbdConnection, lengthBytes: number): Operation | undefined {
-    return this.#waiting.take(connection, lengthBytes);
+  takeOperation(
+    connection: NbdConnection,
+    lengthBytes: number,
+    isOwn: boolean,
+  ): Operation | undefined {
+    return this.#waiting.take(connection, lengthBytes, isOwn);
+  }
+
+  stopWaiting(connection: NbdConnection): void {
+    this.#waiting.remove(connection);
   }
 
   release(operation: Operation): void {

@@ -95,12 +95,13 @@ export async function startInProcess(
     requestBytesMax: DEFAULT_LIMITS.requestBytes,
     limits: {
       operationsPerConnection: DEFAULT_LIMITS.clientRequests,
+      operations: DEFAULT_LIMITS.requests,
       bytesPerConnection: DEFAULT_LIMITS.clientBytes,
       bytes: DEFAULT_LIMITS.bytes,
       ownBytes: OWN_BYTES,
       spillBytes: DEFAULT_LIMITS.bufferBytes,
     },
-    operationsPerLane: DEFAULT_LIMITS.requests,
+    connectionsMax: DEFAULT_LIMITS.connections,
     log,
     signal: new AbortController().signal,
     events: {

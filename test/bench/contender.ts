@@ -16,6 +16,11 @@ export class Contender {
     this.#options = options;
   }
 
+  /** Where it listens. */
+  get unixPath(): string {
+    return this.#options.unixPath;
+  }
+
   /** Why this server cannot take part at all, or undefined. */
   get absence(): string | undefined {
     const missing = this.#kind.needs.filter((program) => !findProgram(program));

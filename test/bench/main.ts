@@ -12,6 +12,7 @@ import { findProgram } from '../support/program.ts';
 import { SeededRandom } from '../support/random.ts';
 import { svgChart } from './chart.ts';
 import { Contender } from './contender.ts';
+import { type CrowdResult, crowdReport, measureCrowd } from './crowd-rows.ts';
 import { describeMachine, type Machine } from './machine.ts';
 import {
   type LatencySample,
@@ -34,6 +35,7 @@ const PROGRAMS = ['fio', 'nbdcopy', 'taskset'];
 interface Measurements {
   readonly throughput: Collector<Sample>;
   readonly latency: Collector<LatencySample>;
+  readonly crowd: CrowdResult[];
 }
 
 /** A folder in memory with room for the disk and for the copy that nbdkit keeps. */
@@ -166,11 +168,13 @@ function publish(
     contenders.map((contender) => [contender.name, contender.peakResidentBytes]),
   );
   const report = { results, latency, summary, servers, ours: OURS, residentBytes, absent };
-  console.log(`\n${textReport(report)}`);
+  if (results.length > 0) console.log(`\n${textReport(report)}`);
+  const { crowd } = measurements;
+  if (crowd.length > 0) console.log(`\n${crowdReport(crowd)}`);
   const { repetitions, seconds, sizeBytes, seed, oursArgs } = options;
   if (options.jsonPath !== undefined) {
     const settings = { repetitions, seconds, sizeBytes, seed, oursArgs };
-    const document = { machine, settings, ...report };
+    const document = { machine, settings, ...report, crowd };
     writeFileSync(options.jsonPath, `${JSON.stringify(document, undefined, 1)}\n`);
   }
   if (options.svgPath !== undefined) {
@@ -219,9 +223,20 @@ async function main(): Promise<number> {
       `seed ${options.seed}`,
   );
   const settings: LoadSettings = { seconds: options.seconds, sizeBytes: options.sizeBytes, folder };
-  const measurements: Measurements = { throughput: new Collector(), latency: new Collector() };
+  const measurements: Measurements = {
+    throughput: new Collector(),
+    latency: new Collector(),
+    crowd: [],
+  };
   await measureRows(options, settings, contenders, measurements);
   if (options.withLatency) await measureLatencies(options, settings, contenders, measurements);
+  const ours = contenders.find(({ name }) => name === OURS);
+  if (options.withCrowd && ours !== undefined) {
+    const crowd = await ours.use((server) =>
+      measureCrowd(server, ours.unixPath, settings, options.repetitions),
+    );
+    measurements.crowd.push(...crowd);
+  }
   for (const contender of contenders) {
     try {
       await contender.stop();

@@ -18,6 +18,8 @@ const USAGE = `usage: npm run bench -- [options]
   --seconds S       length of each measurement (default 2)
   --size MIB        size of the disk (default 512)
   --no-latency      leave the pinned latency runs out
+  --no-crowd        leave out the run beside 990 silent or slow clients
+  --only-crowd      that run and nothing else
   --ours-args ARGS  further arguments for xenblk-nbd serve, separated by spaces
   --seed N          repeats the order of an earlier run
   --json FILE       writes everything that was measured
@@ -34,6 +36,8 @@ export interface BenchOptions {
   readonly seconds: number;
   readonly sizeBytes: number;
   readonly withLatency: boolean;
+  /** Measure ten clients beside 990 others. */
+  readonly withCrowd: boolean;
   /** For `xenblk-nbd serve`. */
   readonly oursArgs: readonly string[];
   readonly seed: number;
@@ -76,6 +80,8 @@ function read(): BenchOptions {
       seconds: { type: 'string' },
       size: { type: 'string', default: '512' },
       'no-latency': { type: 'boolean', default: false },
+      'no-crowd': { type: 'boolean', default: false },
+      'only-crowd': { type: 'boolean', default: false },
       'ours-args': { type: 'string', default: '' },
       seed: { type: 'string' },
       json: { type: 'string' },
@@ -83,14 +89,16 @@ function read(): BenchOptions {
     },
   });
   const isQuick = values.quick;
+  const isOnlyCrowd = values['only-crowd'];
   return {
     isQuick,
-    rows: pick('rows', ROWS, values.rows),
+    rows: isOnlyCrowd ? [] : pick('rows', ROWS, values.rows),
     servers: pick('servers', SERVERS, values.servers),
     repetitions: positive('reps', values.reps ?? (isQuick ? '1' : '4')),
     seconds: positive('seconds', values.seconds ?? (isQuick ? '0.6' : '2')),
     sizeBytes: positive('size', values.size) * 2 ** 20,
-    withLatency: !values['no-latency'],
+    withLatency: !values['no-latency'] && !isOnlyCrowd,
+    withCrowd: !values['no-crowd'],
     oursArgs: values['ours-args'].split(' ').filter((word) => word !== ''),
     seed: values.seed === undefined ? Date.now() % 1_000_000 : Number(values.seed),
     jsonPath: values.json,

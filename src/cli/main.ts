@@ -10,6 +10,7 @@ import { infoCommand } from './info.ts';
 import { installUnitsCommand } from './install-units.ts';
 import { listCommand } from './list.ts';
 import { serveCommand } from './serve.ts';
+import { topCommand } from './top.ts';
 
 export const EXIT_OK = 0;
 export const EXIT_FAILED = 1;
@@ -26,6 +27,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .addCommand(listCommand())
     .addCommand(infoCommand())
     .addCommand(doctorCommand())
+    .addCommand(topCommand())
     .addCommand(installUnitsCommand());
   for (const command of program.commands) {
     command.exitOverride().configureOutput({ outputError: () => undefined });

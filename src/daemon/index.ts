@@ -1,4 +1,5 @@
 export {
+  formatAddress,
   type ListenAddress,
   NBD_PORT,
   parseMetricsAddress,

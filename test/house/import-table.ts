@@ -56,8 +56,9 @@ export const IMPORT_TABLE: Readonly<Record<string, ImportRule>> = {
     usesNode: true,
   },
   service: { folders: ['daemon'], packages: [], usesNode: true },
+  top: { folders: ['daemon', 'monitor'], packages: [], usesNode: true },
   cli: {
-    folders: ['survey', 'service', 'daemon', 'block', 'blkif', 'host'],
+    folders: ['survey', 'service', 'top', 'daemon', 'block', 'blkif', 'host'],
     packages: ['commander'],
     usesNode: true,
   },

@@ -5,10 +5,12 @@
 
 import { Command, CommanderError } from 'commander';
 import { DaemonError, packageVersion, UsageError } from '../daemon/index.ts';
+import { completionCommand } from './completion.ts';
 import { doctorCommand } from './doctor.ts';
 import { infoCommand } from './info.ts';
 import { installUnitsCommand } from './install-units.ts';
 import { listCommand } from './list.ts';
+import { manPageCommand } from './man-page.ts';
 import { serveCommand } from './serve.ts';
 import { topCommand } from './top.ts';
 
@@ -18,6 +20,17 @@ export const EXIT_USAGE = 2;
 
 /** Runs one command; resolves to the exit code. */
 export async function main(args: readonly string[]): Promise<number> {
+  const program = createProgram();
+  try {
+    await program.parseAsync([...args], { from: 'user' });
+    return EXIT_OK;
+  } catch (error) {
+    return report(error, args);
+  }
+}
+
+/** The whole command line. */
+export function createProgram(): Command {
   const program = new Command('xenblk-nbd')
     .description('Serve a Xen virtual block device (vbd) over NBD from userspace.')
     .version(packageVersion())
@@ -29,15 +42,11 @@ export async function main(args: readonly string[]): Promise<number> {
     .addCommand(doctorCommand())
     .addCommand(topCommand())
     .addCommand(installUnitsCommand());
+  program.addCommand(completionCommand(program)).addCommand(manPageCommand(program));
   for (const command of program.commands) {
     command.exitOverride().configureOutput({ outputError: () => undefined });
   }
-  try {
-    await program.parseAsync([...args], { from: 'user' });
-    return EXIT_OK;
-  } catch (error) {
-    return report(error, args);
-  }
+  return program;
 }
 
 function report(error: unknown, args: readonly string[]): number {

@@ -61,8 +61,9 @@ export interface BlockDevice {
    * Zeroed memory of `pageCount` pages of 4096 bytes that is granted to the back end: reads and
    * writes with this buffer, or whole sectors of it, are done without a copy. A guest may grant
    * few pages (1024 unless somebody raised the limit), so they are for using again and again. When
-   * the grant ends, by `releasePages`, `disconnect` or a restore of the guest, the buffer keeps
-   * its bytes and is one like any other. It cannot be transferred to another thread.
+   * the grant ends, by `releasePages`, `disconnect` or a restore of the guest, the buffer keeps its
+   * bytes and is one like any other. It must not be transferred to another thread, which would
+   * find it emptied at some time.
    *
    * @throws RangeError for no whole number of pages; HostError `LIMIT` when there are too few;
    *   Error when the device is disconnected.

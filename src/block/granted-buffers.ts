@@ -6,7 +6,6 @@
  * is one like any other from then on.
  */
 
-import { markAsUntransferable } from 'node:worker_threads';
 import type { GrantedPages, XenHost } from '../host/index.ts';
 import { emptyMemory, PAGE_SIZE, viewMemory } from '../sys/index.ts';
 
@@ -43,8 +42,7 @@ export class GrantedBuffers {
   allocate(host: XenHost, domid: number, pageCount: number): Buffer {
     const granted = host.grantPages(domid, pageCount, 'read-write');
     const memory = viewMemory(granted.address, pageCount * PAGE_SIZE);
-    // Memory at a fixed address: another thread would not know when its grant ends.
-    markAsUntransferable(memory);
+    // Not marked as untransferable: Node 24 aborts at its end over such a view of foreign memory.
     const isInUse = new Uint8Array(pageCount);
     const region = { granted, address: granted.address, pageCount, isInUse };
     this.#regionOf.set(memory, region);

@@ -17,6 +17,7 @@ import { nbdshCases } from './nbdsh-cases.ts';
 import { protocolCases } from './protocol-cases.ts';
 import { qemuIoCases } from './qemu-io-cases.ts';
 import { runCases } from './runner.ts';
+import { transportCases } from './transport-cases.ts';
 
 const ALL_CASES = [
   ...nbdinfoCases,
@@ -28,6 +29,7 @@ const ALL_CASES = [
   ...durabilityCases,
   ...loadCases,
   ...fioCases,
+  ...transportCases,
 ];
 
 const SERVERS: readonly ServerKind[] = [xenblkNbd, nbdkitFile, qemuNbd];

@@ -120,14 +120,14 @@ function startServer(seed: number): NbdServer {
 }
 
 /** A server under test: how to reach it, and how to see that it let go of its clients. */
-interface Reach {
+export interface Reach {
   readonly address: Address;
   /** Resolves when no client is left, as far as that can be seen. */
   released(): Promise<void>;
 }
 
 /** A server that may be far away: nothing is known of its clients. */
-function foreignServer(path: string): Reach {
+export function foreignServer(path: string): Reach {
   return { address: { path }, released: () => Promise.resolve() };
 }
 
@@ -152,7 +152,8 @@ async function within<T>(promise: Promise<T>, what: string): Promise<T> {
   }
 }
 
-async function fuzzServerCase(seed: number, reach: Reach): Promise<void> {
+/** One hostile client. Throws when the server does not let go of it. */
+export async function fuzzServerCase(seed: number, reach: Reach): Promise<void> {
   const random = new Random(seed);
   const mode = random.below(4);
   const messages =
@@ -181,7 +182,8 @@ async function fuzzServerCase(seed: number, reach: Reach): Promise<void> {
   if (mistake !== undefined) throw new Error(mistake);
 }
 
-async function assertAlive(reach: Reach): Promise<void> {
+/** A good client is served. */
+export async function assertAlive(reach: Reach): Promise<void> {
   const client = await RawClient.connect(reach.address);
   await within(client.greet(), 'The greeting');
   await within(client.go(), 'GO');

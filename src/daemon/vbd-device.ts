@@ -46,8 +46,8 @@ export class VbdDevice {
   #export: ExportEntry | undefined;
   #summary: AttachmentSummary | undefined;
   #isWaiting = false;
-  /** The life of the frontend is over, and not by our wish. */
-  #isGone = false;
+  /** Gone, or not trusted any more, which people were told: all is answered with EIO. */
+  #isDead = false;
   #waitsSinceMs = 0;
   /** The last order to the lanes that belongs to a loss or a return: they come one by one. */
   #lastOrder: Promise<void> = Promise.resolve();
@@ -161,7 +161,7 @@ export class VbdDevice {
       const drained = this.#forEachLane(async (lane) => {
         const errno = await lane.drain();
         // A disk that is gone has been told about already.
-        if (errno !== 0 && !this.#isGone) {
+        if (errno !== 0 && !this.#isDead) {
           const message = `the last flush of ${vbd.name} failed`;
           log.error('flush-failed', { vbd: vbd.name, errno }, message);
         }
@@ -228,13 +228,22 @@ export class VbdDevice {
     return this.#summary;
   }
 
+  /** What one lane has found out holds for all of them. */
+  #breakDown(): void {
+    this.#isDead = true;
+    for (const lane of this.#lanes) lane.breakDown();
+  }
+
   #laneEvent(event: LaneEvent): void {
     const { log, vbd, events } = this.#options;
     if (event.type === 'closed') {
       events.clientLeft(event);
-    } else if (event.type === 'broken' && !this.#isGone) {
-      const message = `the backend of ${vbd.name} cannot be trusted any more: ${event.fault}`;
+    } else if (event.type === 'broken' && !this.#isDead) {
+      const message =
+        `the backend of ${vbd.name} cannot be trusted any more: ${event.fault}; every request is ` +
+        'answered with EIO from now on';
       log.error('backend-broken', { vbd: vbd.name, fault: event.fault }, message);
+      this.#breakDown();
     }
   }
 
@@ -355,8 +364,7 @@ export class VbdDevice {
 
   #ended(end: FrontendEnd): void {
     if (end.reason !== 'closed') {
-      this.#isGone = true;
-      for (const lane of this.#lanes) lane.breakDown();
+      this.#breakDown();
     }
     this.#options.events.ended(end);
   }

@@ -119,7 +119,7 @@ void t.test('a guest that is restored', async (t) => {
 void t.test('a disk that grows', async (t) => {
   const { device, control } = await open(t);
   await control.resize('xvda', SIZE_BYTES * 2);
-  await eventually('the new size', 5_000, async () => {
+  await eventually('the new size', 30_000, async () => {
     const { sizeSectors } = await device.getInfo();
     return sizeSectors === BigInt((SIZE_BYTES * 2) / 512) ? true : undefined;
   });
@@ -134,7 +134,7 @@ void t.test('a device that is unplugged', async (t) => {
   await control.unplug('xvda');
   const result = await reading;
   t.ok(result.ok || result.error.code === 'Disconnected', 'what was in progress ends');
-  await eventually('the end', 5_000, async () => ((await device.flush()).ok ? undefined : true));
+  await eventually('the end', 30_000, async () => ((await device.flush()).ok ? undefined : true));
   t.strictSame(await device.read(0, [Buffer.alloc(512)]), GONE);
   await device.disconnect();
 });

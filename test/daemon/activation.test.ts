@@ -45,7 +45,7 @@ function activate(
 }
 
 async function serves(t: Test, { child, output, status }: Activated, at: Address): Promise<string> {
-  const uri = await eventually('ready', 10_000, () => /^ready: (.*)$/m.exec(output())?.[1]);
+  const uri = await eventually('ready', 30_000, () => /^ready: (.*)$/m.exec(output())?.[1]);
   const { client } = await NbdClient.open(at);
   t.equal((await client.readOk(0, 4096)).length, 4096);
   await client.disconnect();

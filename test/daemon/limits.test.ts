@@ -14,11 +14,11 @@ void t.test('--max-connections', async (t) => {
   const [line] = await loggedSoon(daemon, 'client-refused');
   t.match(line?.['message'], /client 4 \(unix\) refused: there are 3 already/);
   await clients.pop()?.disconnect();
-  const next = await eventually('a place is free', 2000, () => open().catch(() => undefined));
+  const next = await eventually('a place is free', 30_000, () => open().catch(() => undefined));
   t.equal((await next.readOk(0, 512)).length, 512);
   // Somebody who says nothing takes a place as well.
   await next.disconnect();
-  await eventually('that place is free', 2000, async () => {
+  await eventually('that place is free', 30_000, async () => {
     const silent = await NbdClient.connect({ path: socket });
     return (await silent.bytes.receiveOrEnd(18)) === undefined ? undefined : true;
   });

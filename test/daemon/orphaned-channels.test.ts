@@ -56,7 +56,7 @@ void t.test('a holder', async (t) => {
   killLater(t, pid);
   const eventFds = openFiles(pid).filter((name) => name === 'anon_inode:[eventfd]');
   t.equal(eventFds.length, 2, 'it has both');
-  await eventually('it sleeps', 5000, () =>
+  await eventually('it sleeps', 30_000, () =>
     readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim() === '' ? undefined : true,
   );
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.kill(-pid, signal);

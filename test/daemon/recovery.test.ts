@@ -77,7 +77,7 @@ void t.test('a directory that vanishes and is made anew', async (t) => {
   const served = await startInProcess(t, { disks });
   await workThrough(t, served, async () => {
     await served.control.removeBackend('xvda');
-    await eventually('clients wait', 5000, () => served.vbds.devices[0]?.isWaiting || undefined);
+    await eventually('clients wait', 30_000, () => served.vbds.devices[0]?.isWaiting || undefined);
     await served.control.recreateBackend('xvda');
     await recovered(served, 1);
   });
@@ -128,7 +128,7 @@ void t.test('a backend that comes back with fewer queues, and with more', async 
   for (let count = 1; count <= 4; count++) {
     clients.push(await served.open());
     // Each goes to the lane that has the fewest, as far as that is known.
-    await eventually('the lanes count their clients', 10_000, () => {
+    await eventually('the lanes count their clients', 30_000, () => {
       const lanes = served.vbds.devices[0]?.lanes ?? [];
       const sum = lanes.reduce((sum, lane) => sum + lane.counters.get(Counter.CLIENTS_NOW), 0);
       return sum === count || undefined;
@@ -140,7 +140,7 @@ void t.test('a backend that comes back with fewer queues, and with more', async 
     t.equal(error, Errno.OK);
   }
   await control.unplug('xvda');
-  await eventually('clients wait', 10_000, () => served.vbds.devices[0]?.isWaiting || undefined);
+  await eventually('clients wait', 30_000, () => served.vbds.devices[0]?.isWaiting || undefined);
   const underWay = clients.map((client, index) =>
     client.write(index * 100, Buffer.alloc(100, 0x11 * (index + 1))).then(
       ({ error }) => error,
@@ -156,7 +156,7 @@ void t.test('a backend that comes back with fewer queues, and with more', async 
   const late = await served.open();
   t.equal((await late.write(0, Buffer.alloc(400, 0x77))).error, Errno.OK, 'no range is held');
   await control.unplug('xvda');
-  await eventually('clients wait', 10_000, () => served.vbds.devices[0]?.isWaiting || undefined);
+  await eventually('clients wait', 30_000, () => served.vbds.devices[0]?.isWaiting || undefined);
   await control.plug({ vbd: 'xvda', file, features: { queues: 8 } });
   await recovered(served, 2);
   t.ok((await late.readOk(0, 400)).equals(Buffer.alloc(400, 0x77)));

@@ -87,7 +87,7 @@ void t.test('a daemon under a service manager', async (t) => {
   const ended = new Promise((resolve) => child.once('exit', resolve));
   const messages: string[] = [];
   const told = (what: RegExp): Promise<string> =>
-    eventually(`${what}`, 10_000, () => {
+    eventually(`${what}`, 30_000, () => {
       messages.push(...taken());
       return messages.find((message) => what.test(message));
     });

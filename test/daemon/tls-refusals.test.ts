@@ -37,7 +37,7 @@ void t.test('clients that are refused: one line each, and the others go on', asy
     // With TLS 1.3 the client only learns of it when it reads.
     const attempt = openThroughTls(t, { path: socket }, options);
     await t.rejects(attempt, what);
-    const line = await eventually(`a line about ${what}`, 2000, () => {
+    const line = await eventually(`a line about ${what}`, 30_000, () => {
       return logged(daemon.log, 'client-handshake')[index];
     });
     t.match(line['message'], says, what);
@@ -63,7 +63,7 @@ void t.test('SIGHUP: certificates are read again, unless they are broken', async
   const hangUp = async (event: string): Promise<Record<string, unknown>> => {
     const before = logged(daemon.log, event).length;
     daemon.kill('SIGHUP');
-    return eventually(event, 5000, () => logged(daemon.log, event)[before]);
+    return eventually(event, 30_000, () => logged(daemon.log, event)[before]);
   };
   const before = await openThroughTls(t, { path: socket }, trusting);
   rmSync(key);

@@ -84,7 +84,7 @@ void t.test('--tls require: nothing but STARTTLS and ABORT goes in the clear', a
   t.equal((await secure.readOk(0, 512)).length, 512);
   t.equal(
     (
-      await eventually('a log line', 2000, () => {
+      await eventually('a log line', 30_000, () => {
         const lines = logged(daemon.log, 'client-handshake');
         return lines.length > 0 ? lines : undefined;
       })

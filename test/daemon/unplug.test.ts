@@ -9,12 +9,12 @@ const disks = [{ vbd: 'xvda', sizeBytes: 8 * MIB }];
 
 /** How the first vbd ended. */
 function firstEnd({ ends }: InProcess): Promise<InProcess['ends'][number]> {
-  return eventually('the end of a vbd', 10_000, () => ends[0]);
+  return eventually('the end of a vbd', 30_000, () => ends[0]);
 }
 
 /** Resolves when clients are told of that size. */
 function hasSize({ vbds }: InProcess, sizeBytes: number): Promise<true> {
-  return eventually(`a size of ${sizeBytes}`, 10_000, () =>
+  return eventually(`a size of ${sizeBytes}`, 30_000, () =>
     vbds.devices[0]?.exportEntry.sizeBytes === sizeBytes ? true : undefined,
   );
 }

@@ -62,7 +62,7 @@ void t.test('trouble by the clock: the same seed makes the same', async (t) => {
     // A front end that answers each loss with 6, 1 and waits: it is never connected again, so that
     // the schedule finds nobody to disturb; we connect it by state alone.
     await timers.pass(1500);
-    await store.waitFor(`${backend}/sectors`, (value) => value === '4096', { timeoutMs: 2000 });
+    await store.waitFor(`${backend}/sectors`, (value) => value === '4096', { timeoutMs: 30_000 });
     for (let round = 0; round < 4; round++) {
       let state = '4';
       for (let turn = 0; state === '4' && turn < 1000; turn++) {
@@ -71,12 +71,12 @@ void t.test('trouble by the clock: the same seed makes the same', async (t) => {
       }
       states.push(state);
       await store.write('device/vbd/51712/state', '6');
-      await store.waitFor(`${backend}/state`, (value) => value === '6', { timeoutMs: 2000 });
+      await store.waitFor(`${backend}/state`, (value) => value === '6', { timeoutMs: 30_000 });
       await new Promise((resolve) => setTimeout(resolve, 5));
       await store.write('device/vbd/51712/state', '1');
-      await store.waitFor(`${backend}/state`, (value) => value === '2', { timeoutMs: 2000 });
+      await store.waitFor(`${backend}/state`, (value) => value === '2', { timeoutMs: 30_000 });
       await store.write('device/vbd/51712/state', '3');
-      await store.waitFor(`${backend}/state`, (value) => value === '4', { timeoutMs: 2000 });
+      await store.waitFor(`${backend}/state`, (value) => value === '4', { timeoutMs: 30_000 });
     }
     t.ok(
       states.every((state) => ['2', '5', '6'].includes(state)),
@@ -84,7 +84,7 @@ void t.test('trouble by the clock: the same seed makes the same', async (t) => {
     );
     histories.push(states.join());
     const unplugged = timers.pass(20_000);
-    await store.waitFor(`${backend}/online`, (value) => value === '0', { timeoutMs: 2000 });
+    await store.waitFor(`${backend}/online`, (value) => value === '0', { timeoutMs: 30_000 });
     await store.write('device/vbd/51712/state', '6');
     await unplugged;
     for (let turn = 0; turn < 100 && (await store.directory('device/vbd')).length > 0; turn++) {
@@ -118,7 +118,7 @@ void t.test('an unplug that nobody answers does not keep a host from closing', a
   });
   const { store, backend } = await connectByHand(host, 51712);
   await timers.pass(1000);
-  await store.waitFor(`${backend}/state`, (value) => value === '5', { timeoutMs: 2000 });
+  await store.waitFor(`${backend}/state`, (value) => value === '5', { timeoutMs: 30_000 });
   await store.close();
   await host.close();
   t.pass('closed');

@@ -143,7 +143,7 @@ export async function connectByHand(
   const home = `device/vbd/${vbdId}`;
   const backend = await store.read(`${home}/backend`);
   const front = new HandFront(host);
-  await store.waitFor(`${backend}/state`, (state) => state === '2', { timeoutMs: 2000 });
+  await store.waitFor(`${backend}/state`, (state) => state === '2', { timeoutMs: 30_000 });
   await store.transaction(async (transaction) => {
     await transaction.write(`${home}/ring-ref`, String(front.pages.grefs[0]));
     await transaction.write(`${home}/event-channel`, String(front.handle.port));
@@ -153,7 +153,7 @@ export async function connectByHand(
     }
     await transaction.write(`${home}/state`, '3');
   });
-  await store.waitFor(`${backend}/state`, (state) => state === '4', { timeoutMs: 2000 });
+  await store.waitFor(`${backend}/state`, (state) => state === '4', { timeoutMs: 30_000 });
   await store.write(`${home}/state`, '4');
   await front.open();
   return { store, front, backend };

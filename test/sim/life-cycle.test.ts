@@ -17,7 +17,7 @@ void t.test('unplug waits for the front end and removes both directories', async
   const host = await createSimulatedHost({ disks: [{ vbd: 'xvda', sizeBytes: 1 << 20 }] });
   const { store, backend } = await connectByHand(host, 51712);
   const unplugged = host.control.unplug('xvda');
-  await store.waitFor(`${backend}/state`, (state) => state === '5', { timeoutMs: 2000 });
+  await store.waitFor(`${backend}/state`, (state) => state === '5', { timeoutMs: 30_000 });
   t.equal(await store.read(`${backend}/online`), '0');
   await store.write('device/vbd/51712/state', '6');
   await unplugged;
@@ -45,7 +45,7 @@ void t.test('resize writes sectors and the state again', async (t) => {
     events += 1;
   });
   await host.control.resize('xvda', 2 << 20);
-  await store.waitFor(`${backend}/sectors`, (value) => value === '4096', { timeoutMs: 2000 });
+  await store.waitFor(`${backend}/sectors`, (value) => value === '4096', { timeoutMs: 30_000 });
   t.equal(await store.read(`${backend}/state`), '4');
   t.equal(events, 2, 'the first event of the watch, and that of the resize');
   front.putDirect(0, 2, 2048, segment);
@@ -68,13 +68,13 @@ void t.test('a killed back end is silent; started again it goes to InitWait', as
   t.equal(await store.read(`${backend}/state`), '4');
   t.same(front.take(), []);
   await host.control.restartBackend('xvda');
-  await store.waitFor(`${backend}/state`, (state) => state === '2', { timeoutMs: 2000 });
+  await store.waitFor(`${backend}/state`, (state) => state === '2', { timeoutMs: 30_000 });
   t.same(front.take(), [], 'the old ring is not touched');
   // The way back: 6, wait for 6, 1, wait for 2.
   await store.write('device/vbd/51712/state', '6');
-  await store.waitFor(`${backend}/state`, (state) => state === '6', { timeoutMs: 2000 });
+  await store.waitFor(`${backend}/state`, (state) => state === '6', { timeoutMs: 30_000 });
   await store.write('device/vbd/51712/state', '1');
-  await store.waitFor(`${backend}/state`, (state) => state === '2', { timeoutMs: 2000 });
+  await store.waitFor(`${backend}/state`, (state) => state === '2', { timeoutMs: 30_000 });
   await store.close();
   await host.close();
 });

@@ -26,9 +26,9 @@ async function closeByHand(
   { store, front, backend }: Awaited<ReturnType<typeof connectByHand>>,
 ): Promise<void> {
   await store.write('device/vbd/51712/state', '5');
-  await store.waitFor(`${backend}/state`, (state) => state === '5', { timeoutMs: 2000 });
+  await store.waitFor(`${backend}/state`, (state) => state === '5', { timeoutMs: 30_000 });
   await store.write('device/vbd/51712/state', '6');
-  await store.waitFor(`${backend}/state`, (state) => state === '6', { timeoutMs: 2000 });
+  await store.waitFor(`${backend}/state`, (state) => state === '6', { timeoutMs: 30_000 });
   front.pages.revoke();
   host.unbindEventChannel(front.handle);
   await store.close();
@@ -175,7 +175,7 @@ void t.test('what a front end asks for must be on offer', async (t) => {
     }
     await store.write('device/vbd/51712/state', '3');
     const backend = '/local/domain/0/backend/vbd/1/51712';
-    await store.waitFor(`${backend}/state`, (state) => state === '5', { timeoutMs: 2000 });
+    await store.waitFor(`${backend}/state`, (state) => state === '5', { timeoutMs: 30_000 });
     await store.close();
     const text = host.control.xenstored.tree
       .dump('/local/domain/0/error')
@@ -275,7 +275,7 @@ void t.test('several queues of several pages, each on its own channel', async (t
     await store.write(`${home}/queue-${index}/event-channel`, String(queue.handle.port));
   }
   await store.write(`${home}/state`, '3');
-  await store.waitFor(`${backend}/state`, (state) => state === '4', { timeoutMs: 2000 });
+  await store.waitFor(`${backend}/state`, (state) => state === '4', { timeoutMs: 30_000 });
   await store.write(`${home}/state`, '4');
   t.equal(host.control.leaks().mappings, 6);
   const page = host.grantPages(0, 1, 'read-write').grefs[0] ?? 0;
@@ -293,7 +293,7 @@ void t.test('several queues of several pages, each on its own channel', async (t
     t.equal(responses[29]?.id, 29 + index * 100);
   }
   await store.write(`${home}/state`, '6');
-  await store.waitFor(`${backend}/state`, (state) => state === '6', { timeoutMs: 2000 });
+  await store.waitFor(`${backend}/state`, (state) => state === '6', { timeoutMs: 30_000 });
   t.equal(host.control.leaks().mappings, 0);
   await store.close();
   await host.close();

@@ -102,7 +102,7 @@ function runProgram(body: string): { code: number | null; isTimedOut: boolean; s
     ${body}`;
   const args = ['--input-type=module', '--eval', program];
   const { status, error, stdout } = spawnSync(process.execPath, args, {
-    timeout: 10_000,
+    timeout: 60_000,
     killSignal: 'SIGKILL',
     encoding: 'utf8',
   });

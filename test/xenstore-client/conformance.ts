@@ -8,7 +8,7 @@ import { type XenStoreClient, XenStoreError } from 'xenstore-client';
 
 /** A folder below which this domain may do everything. Relative: /local/domain/<domid>/data. */
 const HOME = 'data/xenstore-client-conformance';
-const WAIT_TIMEOUT_MS = 5000;
+const WAIT_TIMEOUT_MS = 30_000;
 
 export interface ConformanceCheck {
   readonly name: string;

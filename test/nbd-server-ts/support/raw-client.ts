@@ -9,7 +9,7 @@ import { hex, hexNumber, toHex } from './hex.ts';
 /** Where a server listens. */
 export type Address = { readonly path: string } | { readonly host: string; readonly port: number };
 
-const TIMEOUT_MS = 5000;
+const TIMEOUT_MS = 30_000;
 
 /** An option reply as it came. */
 export interface OptionReply {

@@ -172,7 +172,7 @@ export async function settle(turns = 5): Promise<void> {
 
 /** Waits until something that other turns of the loop bring about is true. */
 export async function until(isTrue: () => boolean, what: string): Promise<void> {
-  const deadlineMs = performance.now() + 5000;
+  const deadlineMs = performance.now() + 30_000;
   while (!isTrue()) {
     if (performance.now() > deadlineMs) throw new Error(`It did not come true: ${what}.`);
     await new Promise((resolve) => setTimeout(resolve, 2));

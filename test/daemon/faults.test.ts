@@ -40,7 +40,7 @@ void t.test('unplug with --wait-for-return: it stays', async (t) => {
   const { daemon, open } = await startSimulated(t, [
     '--wait-for-return',
     '--simulate-faults',
-    'unplug=0.2',
+    'unplug=3',
   ]);
   await loggedSoon(daemon, 'recovery-began');
   const client = await open();
@@ -55,7 +55,7 @@ void t.test('unplug with --reconnect-timeout as well: it gives up', async (t) =>
     '--reconnect-timeout',
     '0.2',
     '--simulate-faults',
-    'unplug=0.2',
+    'unplug=3',
   ]);
   const { status, stderr } = await daemon.waitForEnd();
   t.equal(status, 1);

@@ -264,6 +264,20 @@ void t.test('everything that a folder offers is documented', async (t) => {
   t.strictSame(bare, [], 'each exported name has a doc comment');
 });
 
+void t.test('every member of what the library offers is documented', async (t) => {
+  const files = ['block-device', 'block-error', 'options'].map((name) => `src/block/${name}.ts`);
+  const bare = SOURCES.filter(({ path }) => files.includes(path)).flatMap(({ path, text }) => {
+    // Members stand two spaces in; what they are made of further in, or behind a bar.
+    const members = [...text.matchAll(/^ {2}(?:readonly )?(\w+)\??[:(].*$/gm)];
+    return members
+      .filter(({ index }) => !text.slice(0, index).endsWith('*/\n'))
+      .map(([, name]) => `${path}: ${name}`);
+  });
+  // The messages of a log go by their names.
+  const named = bare.filter((line) => !/: (?:debug|info|warn)$/.test(line));
+  t.strictSame(named, [], 'each has a doc comment');
+});
+
 void t.test('the scanner that these rules rest on', async (t) => {
   const text = [
     "const a = 'any'; // enum X {",

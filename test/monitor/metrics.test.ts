@@ -2,6 +2,7 @@
  * Goal: what Prometheus is told is what the lanes counted, summed over lanes; histograms are
  * cumulative; and the rates of the status page are per second whatever the span.
  */
+import { readFileSync } from 'node:fs';
 import { NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
 import t from 'tap';
 import { countReply, countRequest } from '../../src/dataplane/counters.ts';
@@ -76,6 +77,20 @@ void t.test('the numbers of all lanes', async (t) => {
   t.equal(value('request_duration_seconds_count{vbd="xvdb",command="read"}'), 4);
   const sum = value('request_duration_seconds_sum{vbd="xvdb",command="read"}') ?? 0;
   t.ok(Math.abs(sum - (110 + 2 ** 26 + 2 ** 30) / 1e6) < 1e-6, `${sum} s`);
+});
+
+void t.test('the dashboard for Grafana asks for metrics that there are', async (t) => {
+  const text = await createMetrics(fakeSource([fakeVbd([new FakeLane()])])).metrics();
+  const path = new URL('../../../src/monitor/grafana-dashboard.json', import.meta.url);
+  const dashboard = JSON.parse(readFileSync(path, 'utf8')) as {
+    panels: { title: string; targets: { expr: string }[] }[];
+  };
+  const asked = dashboard.panels.flatMap(({ targets }) =>
+    targets.flatMap(({ expr }) => expr.match(/xenblk_nbd_[a-z_]+/g) ?? []),
+  );
+  t.ok(asked.length > 10, `${asked.length} metrics`);
+  const missing = asked.filter((name) => !text.includes(`\n${name}{`));
+  t.strictSame(missing, []);
 });
 
 void t.test('rates', async (t) => {

@@ -19,6 +19,7 @@ export const LOG_EVENTS = {
   'vbd-failed': 'a vbd cannot be served any more, and why',
   'client-came': 'a client is served: from where, which export, over TLS or not',
   'client-left': 'a client is gone: why, and how many requests it made',
+  'client-dropped': 'a client was cut off: from where, and what it did',
   'client-refused': 'a client was turned away, since there are too many',
   'client-handshake': 'the handshake of a client failed, and why',
   'client-failed': 'a client could not be served, a fault of this program',

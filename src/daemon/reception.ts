@@ -6,7 +6,7 @@
 import net from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { NegotiationLimits } from 'nbd-server-ts/protocol';
-import type { LaneEvent } from '../dataplane/index.ts';
+import { FAULTS_OF_CLIENTS, type LaneEvent } from '../dataplane/index.ts';
 import { closeFd } from '../sys/index.ts';
 import { type Bridge, bridgeStream, detachSocket, isPlainSocket } from './handover.ts';
 import { Handshake, type NegotiatedClient } from './handshake.ts';
@@ -110,7 +110,12 @@ export class Reception {
       reason,
       requests: requestCount,
     };
-    log.info('client-left', details, `client ${connectionId} left: ${reason}`);
+    if (FAULTS_OF_CLIENTS.has(reason)) {
+      const who = `client ${connectionId} (${client?.peer ?? 'unknown'})`;
+      this.#refusals.warn('client-dropped', details, `${who} was dropped: ${reason}`);
+    } else {
+      log.info('client-left', details, `client ${connectionId} left: ${reason}`);
+    }
     onChange();
     onGone();
   }

@@ -14,5 +14,5 @@ export type {
 } from './lane-config.ts';
 export { LATENCY_BUCKETS, latencyFloorUs, latencyPercentileUs } from './latency.ts';
 export type { LaneEvent } from './messages.ts';
-export type { CloseReason } from './nbd-connection.ts';
+export { type CloseReason, FAULTS_OF_CLIENTS } from './nbd-connection.ts';
 export { createSharedRanges, freeRangesOf, type SharedRanges } from './range-lock.ts';

@@ -57,11 +57,20 @@ const IDLE_MS_MAX = 30_000;
 export type CloseReason =
   | 'client disconnected'
   | 'client left without disconnecting'
-  | 'client broke the protocol'
+  | 'client sent something that is no request'
+  | 'client sent more than fits before it knew the export'
   | 'client does not read its replies'
   | 'client stopped in the middle of a write'
   | 'connection failed'
   | 'server stops';
+
+/** Reasons that are the client's fault. */
+export const FAULTS_OF_CLIENTS: ReadonlySet<CloseReason> = new Set<CloseReason>([
+  'client sent something that is no request',
+  'client sent more than fits before it knew the export',
+  'client does not read its replies',
+  'client stopped in the middle of a write',
+]);
 
 export class NbdConnection implements Requester {
   readonly id: number;
@@ -134,7 +143,7 @@ export class NbdConnection implements Requester {
       const count = Math.min(bytes.length - at, buffer.bytes.length - this.#end);
       if (count === 0) {
         // A client that sends a buffer full of requests before it knows the export is no client.
-        this.close('client broke the protocol');
+        this.close('client sent more than fits before it knew the export');
         return;
       }
       buffer.bytes.set(bytes.subarray(at, at + count), this.#end);
@@ -315,7 +324,7 @@ export class NbdConnection implements Requester {
     const { view } = this.#buffer as ReceiveBuffer;
     const decode = this.#agreement.isExtended ? decodeExtendedRequest : decodeRequest;
     if (!decode(view, this.#start, request)) {
-      this.close('client broke the protocol');
+      this.close('client sent something that is no request');
       return false;
     }
     if (request.command === NbdCmd.DISC) {

@@ -1,6 +1,7 @@
 // Goal: limits on clients and their handshakes hold at n - 1, n and n + 1, and who goes beyond one
 // harms nobody else.
 import t from 'tap';
+import { Daemon } from '../support/daemon.ts';
 import { eventually } from '../support/eventually.ts';
 import { NbdClient } from '../support/nbd-client.ts';
 import { goData, Opt, Rep } from '../support/nbd-wire.ts';
@@ -74,3 +75,26 @@ void t.test('many who are refused leave few lines', async (t) => {
   const [omitted] = logged(daemon.log, 'lines-omitted');
   t.equal(omitted?.['count'], 40, 'and a count of the rest');
 });
+
+void t.test(
+  'who breaks the protocol is dropped with one line that says who and what',
+  async (t) => {
+    const daemon = await Daemon.start(['--simulate', '1M', '--listen', '127.0.0.1:0']);
+    t.teardown(() => daemon.kill('SIGKILL'));
+    const port = Number(/:(\d+)\//.exec(daemon.uris[0] ?? '')?.[1]);
+    for (let i = 0; i < 30; i++) {
+      const { client } = await NbdClient.open({ host: '127.0.0.1', port });
+      client.bytes.send(Buffer.alloc(28, 0xee));
+      await client.bytes.receiveEnd();
+    }
+    await loggedSoon(daemon, 'client-dropped', 20);
+    await daemon.stop();
+    const lines = logged(daemon.log, 'client-dropped');
+    t.equal(lines.length, 20, 'no more of one kind in a while');
+    const [line] = lines;
+    t.match(line?.['peer'], /^127\.0\.0\.1:\d+$/);
+    t.match(line?.['message'], /client 1 \(127\..*\) was dropped: .*something that is no request/);
+    t.equal(logged(daemon.log, 'client-left').length, 0, 'and no second line');
+    t.match(logged(daemon.log, 'lines-omitted')[0], { of: 'client-dropped', count: 10 });
+  },
+);

@@ -369,7 +369,7 @@ export class NbdRequester implements SocketPeer {
     );
     const isOwnFault = reason === 'client does not read its replies' && this.#plan.isSlowReader;
     const isExpected = this.hasLeft || reason === 'server stops' || isOwnFault;
-    if (!isExpected || reason === 'client broke the protocol') {
+    if (!isExpected || reason === 'client sent something that is no request') {
       this.#world.report(`client ${this.id} lost its connection: ${reason}`);
     }
     for (const { read } of this.#pending.values()) {

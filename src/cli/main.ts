@@ -13,6 +13,7 @@ import { listCommand } from './list.ts';
 import { manPageCommand } from './man-page.ts';
 import { serveCommand } from './serve.ts';
 import { topCommand } from './top.ts';
+import { traceCommand } from './trace.ts';
 
 export const EXIT_OK = 0;
 export const EXIT_FAILED = 1;
@@ -41,6 +42,7 @@ export function createProgram(): Command {
     .addCommand(infoCommand())
     .addCommand(doctorCommand())
     .addCommand(topCommand())
+    .addCommand(traceCommand())
     .addCommand(installUnitsCommand());
   program.addCommand(completionCommand(program)).addCommand(manPageCommand(program));
   for (const command of program.commands) {
@@ -61,7 +63,7 @@ function report(error: unknown, args: readonly string[]): number {
     else printError(`${message}; see \`xenblk-nbd --help\``);
     return EXIT_USAGE;
   }
-  const wantsTrace = args.some((arg) => arg === 'debug' || arg === 'trace');
+  const wantsTrace = /--log-level[ =](?:debug|trace)\b/.test(args.join(' '));
   printError(error instanceof Error ? error.message : String(error));
   if (error instanceof Error && (wantsTrace || !isExpected(error))) {
     process.stderr.write(`${error.stack ?? ''}\n`);

@@ -45,6 +45,7 @@ interface Flags {
   readonly tlsCa?: string;
   readonly tlsPsk?: string;
   readonly metrics?: ListenAddress;
+  readonly trace?: string;
   readonly maxConnections: number;
   readonly maxClientRequests: number;
   readonly maxRequests: number;
@@ -80,6 +81,7 @@ export function serveCommand(): Command {
         parseMetricsAddress,
       ),
     )
+    .option('--trace <file>', 'record each request, to be read with `xenblk-nbd trace`')
     .addOption(
       new Option('--log-level <level>', 'least severe level that is logged')
         .choices([...LOG_LEVELS])
@@ -268,6 +270,7 @@ async function run(vbds: string[], flags: Flags): Promise<void> {
     keepAliveMs: flags.tcpKeepalive,
     tls: tlsOptions(flags),
     metrics: flags.metrics,
+    trace: flags.trace,
     exportName: flags.export,
     isReadOnly: flags.readOnly === true,
     limits: {

@@ -34,6 +34,8 @@ export interface DeviceOptions {
   readonly poolPagesMax: number;
   /** What the names of the lanes' threads end in. */
   readonly laneNameSuffix: string;
+  /** Memory for the trace of a lane; undefined for no trace. */
+  readonly traceLane?: ((vbd: string) => SharedArrayBuffer) | undefined;
   readonly log: Logger;
   /** Gives up the first connection. */
   readonly signal: AbortSignal;

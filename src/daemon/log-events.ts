@@ -34,6 +34,7 @@ export const LOG_EVENTS = {
   'holder-in-service': 'the process that holds them can be killed by the service manager',
   'metrics-open': 'where metrics and the status page are',
   'metrics-failed': 'nobody can look at them at the moment',
+  'trace-stopped': 'the file of --trace cannot be written, and why; the I/O goes on',
   'not-notified': 'the service manager cannot be told anything',
   'lane-stuck': 'a lane does not move: the service manager may restart us',
   'tls-reloaded': 'SIGHUP: certificates and keys were read again',

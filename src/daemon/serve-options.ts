@@ -34,6 +34,8 @@ export interface ServeOptions {
   readonly exportName: string | undefined;
   readonly isReadOnly: boolean;
   readonly limits: ClientLimits;
+  /** Record each request in this file. */
+  readonly trace: string | undefined;
   readonly logLevel: LogLevel;
   readonly pidFile: string | undefined;
 }

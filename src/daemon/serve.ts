@@ -8,6 +8,7 @@ import { XenStoreClient } from 'xenstore-client';
 import type { FrontendEnd } from '../frontend/index.ts';
 import type { XenHost } from '../host/index.ts';
 import { exitNow } from '../sys/index.ts';
+import { TraceWriter } from '../trace/index.ts';
 import { Doors } from './doors.ts';
 import { DaemonError } from './errors.ts';
 import { forPeople } from './for-people.ts';
@@ -55,6 +56,7 @@ class Daemon {
   readonly #reception: Reception;
   readonly #doors: Doors;
   readonly #abort = new AbortController();
+  readonly #trace: TraceWriter | undefined;
   #host: XenHost | undefined;
   #store: XenStoreClient | undefined;
   #vbds: ServedVbds | undefined;
@@ -77,6 +79,7 @@ class Daemon {
       log.warn('not-notified', { reason }, message);
     });
     this.#orphans = new OrphanedChannels(this.#supervisor, log);
+    this.#trace = options.trace === undefined ? undefined : openTrace(options.trace, log);
     const { limits, tls } = options;
     this.#tls = tls.mode === 'off' ? undefined : new TlsCredentials(tls);
     this.#reception = new Reception({
@@ -174,6 +177,7 @@ class Daemon {
       takeOver: simulate === undefined ? new TakeOver(thisKernel, this.#log) : undefined,
       use,
       requestBytesMax: limits.requestBytes,
+      traceLane: this.#trace?.addLane.bind(this.#trace),
       limits: {
         operationsPerConnection: limits.clientRequests,
         operations: limits.requests,
@@ -212,6 +216,7 @@ class Daemon {
     }
     this.#reception.open(vbds);
     this.#doors.announce(vbds);
+    this.#trace?.start();
     this.#supervisor.ready(this.#status(vbds));
     const { watchdogMs } = this.#supervisor;
     if (watchdogMs === undefined) return;
@@ -278,6 +283,7 @@ class Daemon {
     this.#reception.shutDown();
     await this.#vbds?.close(DRAIN_MS);
     await this.#reception.close(LAST_WORDS_MS);
+    await this.#trace?.close();
     this.#monitoring?.close();
     this.#removeFiles();
     await this.#store?.close();
@@ -291,6 +297,14 @@ class Daemon {
     if (this.#hasPidFile && pidFile !== undefined) rmSync(pidFile, { force: true });
     this.#hasPidFile = false;
   }
+}
+
+function openTrace(path: string, log: Logger): TraceWriter {
+  return new TraceWriter(path, {
+    stopped: (reason) => {
+      log.error('trace-stopped', { path, reason }, `nothing is traced any more: ${reason}`);
+    },
+  });
 }
 
 function forEver(): Promise<never> {

@@ -30,6 +30,8 @@ export interface ServedVbdsOptions {
   readonly requestBytesMax: number;
   readonly limits: LaneLimits;
   readonly connectionsMax: number;
+  /** Memory for the trace of a lane; undefined for no trace. */
+  readonly traceLane?: ((vbd: string) => SharedArrayBuffer) | undefined;
   readonly log: Logger;
   readonly signal: AbortSignal;
   readonly events: ServedVbdsEvents;
@@ -123,7 +125,7 @@ export class ServedVbds {
     laneNameSuffix: string,
   ): Promise<VbdDevice> {
     const { host, store, exportName, isReadOnly, requestBytesMax, takeOver, use } = this.#options;
-    const { limits, connectionsMax, log, signal, events } = this.#options;
+    const { limits, connectionsMax, traceLane, log, signal, events } = this.#options;
     return await VbdDevice.open({
       host,
       store,
@@ -135,6 +137,7 @@ export class ServedVbds {
       connectionsMax,
       poolPagesMax,
       laneNameSuffix,
+      traceLane,
       log,
       signal,
       events: {

@@ -184,7 +184,8 @@ export class VbdDevice {
   }
 
   async #startLanes(attachment: Attachment): Promise<void> {
-    const { host, limits, connectionsMax, poolPagesMax, laneNameSuffix } = this.#options;
+    const { host, vbd, limits, connectionsMax, poolPagesMax, laneNameSuffix, traceLane } =
+      this.#options;
     const { queues, backendId, maxIndirectSegments, isPersistent } = attachment;
     this.#pages = grantLanePages(host, backendId, queues.length, {
       isIndirect: maxIndirectSegments > 0,
@@ -206,6 +207,7 @@ export class VbdDevice {
             indirectPool: pages.indirect && memoryOf(pages.indirect),
             limits,
             ranges,
+            trace: traceLane?.(vbd.name),
           },
           {
             onEvent: (event) => this.#laneEvent(event),

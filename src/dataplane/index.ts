@@ -12,7 +12,8 @@ export type {
   LaneLimits,
   LaneRing,
 } from './lane-config.ts';
-export { LATENCY_BUCKETS, latencyFloorUs, latencyPercentileUs } from './latency.ts';
+export { LATENCY_BUCKETS, latencyBucket, latencyFloorUs, latencyPercentileUs } from './latency.ts';
 export type { LaneEvent } from './messages.ts';
 export { type CloseReason, FAULTS_OF_CLIENTS } from './nbd-connection.ts';
 export { createSharedRanges, freeRangesOf, type SharedRanges } from './range-lock.ts';
+export { TRACE_FIELDS, TraceField, TraceRing } from './trace-ring.ts';

@@ -71,6 +71,8 @@ export interface LaneConfig {
   readonly limits: LaneLimits;
   /** The table of writes in progress that the lanes of the disk share. */
   readonly ranges: SharedRanges;
+  /** Where each reply is told of, for `--trace`. */
+  readonly trace?: SharedArrayBuffer | undefined;
   /** An eventfd that is signalled when a message waits for the lane. */
   readonly controlFd: number;
   readonly counters: SharedArrayBuffer;

@@ -7,6 +7,7 @@ import type { CloseReason, NbdConnection } from './nbd-connection.ts';
 import type { Operation } from './operation.ts';
 import type { PagePool } from './page-pool.ts';
 import type { ReceiveBuffers } from './receive-buffers.ts';
+import type { TraceRing } from './trace-ring.ts';
 
 /** What a connection uses of the lane it lives in. */
 export interface LaneCore {
@@ -19,6 +20,8 @@ export interface LaneCore {
   readonly headers: Memory & { readonly view: DataView };
   readonly limits: LaneLimits;
   readonly counters: Counters;
+  /** Told of each reply, when somebody wants to know. */
+  readonly trace?: TraceRing | undefined;
   /** The server stops: new requests are refused. */
   readonly isDraining: boolean;
 

@@ -35,6 +35,7 @@ import { PagePool } from './page-pool.ts';
 import { ReceiveBuffers } from './receive-buffers.ts';
 import { HEADER_SLOT_BYTES } from './reply-header.ts';
 import { RingRequests } from './ring-requests.ts';
+import { TraceRing } from './trace-ring.ts';
 import { WaitingClients } from './waiting-clients.ts';
 
 const EVENTS_PER_WAIT = 256;
@@ -59,6 +60,7 @@ class Lane implements LaneCore {
   readonly headers: Memory & { readonly view: DataView };
   readonly limits: LaneLimits;
   readonly counters: Counters;
+  readonly trace: TraceRing | undefined;
   isDraining = false;
 
   readonly #config: LaneConfig;
@@ -93,6 +95,7 @@ class Lane implements LaneCore {
     this.#channel = channels.openEventChannel(config.ring.eventChannel);
     this.limits = config.limits;
     this.counters = new Counters(config.counters);
+    this.trace = config.trace && new TraceRing(config.trace);
     this.pool = new PagePool(config.pool);
     this.#zeroPool = new PagePool(config.zeroPool);
     this.#indirectPool = config.indirectPool && new PagePool(config.indirectPool);

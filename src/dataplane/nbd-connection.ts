@@ -398,8 +398,9 @@ export class NbdConnection implements Requester {
   }
 
   replyReady(operation: Operation): void {
-    const { counters, headers } = this.#core;
+    const { counters, headers, trace } = this.#core;
     countReply(counters, operation.command, operation.errno, operation.startedMs);
+    trace?.record(operation, this.id, counters.values[Counter.CLOCK_MS_NOW]);
     encodeReplyHeader(
       headers.view,
       operation.index * HEADER_SLOT_BYTES,

@@ -30,6 +30,7 @@ const TAIL = 1;
 const DROPPED = 2;
 const INDEX_BYTES = 16;
 
+/** The records of one lane, in memory that both threads have. */
 export class TraceRing {
   readonly shared: SharedArrayBuffer;
   readonly #indices: Int32Array;

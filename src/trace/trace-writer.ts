@@ -29,6 +29,7 @@ interface TracedLane {
   readonly vbdIndex: number;
 }
 
+/** The trace of a daemon. */
 export class TraceWriter {
   readonly #stream: WriteStream;
   readonly #events: TraceWriterEvents;

@@ -1,6 +1,6 @@
 /**
- * Goal: a trace has every request that was answered, with its numbers; `trace` sums it up, prints it
- * and makes fio repeat it; a file that cannot be written costs the trace and nothing else.
+ * Goal: a trace has every request that was answered, with its numbers; `trace` sums it up, prints
+ * it and makes fio repeat it; a file that cannot be written costs the trace and nothing else.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -8,6 +8,7 @@ import { killed } from './killed.ts';
 import { logIsClean } from './log-is-clean.ts';
 import { realHost } from './real-host.ts';
 import { servedBasics } from './served-basics.ts';
+import { survey } from './survey.ts';
 import { takeOver } from './take-over.ts';
 
 import { backendTroubles } from './troubles.ts';
@@ -19,6 +20,7 @@ export const scenarios: readonly Scenario[] = [
   fileSystem,
   ...servedBasics,
   ...features,
+  survey,
   killed,
   backendTroubles,
   guest,

@@ -2,6 +2,8 @@
 // length, results and not exceptions for what a disk does, exceptions for what a program does
 // wrong. Method: the simulated host and its thread, and a model of the disk that random transfers
 // of granted buffers, parts of them, and ordinary ones are compared with.
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import t, { type Test } from 'tap';
 import { connectThrough } from '../../src/block/connect.ts';
 import {
@@ -12,6 +14,7 @@ import {
   formatWriteError,
 } from '../../src/block/index.ts';
 import { createSimulatedHost, type SimulatedHostOptions } from '../../src/sim/index.ts';
+import { eventually } from '../support/eventually.ts';
 import { runSeed, SeededRandom } from '../support/random.ts';
 
 const OK = { ok: true };
@@ -206,6 +209,24 @@ void t.test('pages', async (t) => {
   t.ok(first.every((byte) => byte === 3));
   t.strictSame(await device.read(0n, [first.fill(0)]), OK, 'it is one like any other');
   t.ok(first.every((byte) => byte === 3));
+});
+
+void t.test('buffers that nobody has any more', async (t) => {
+  setFlagsFromString('--expose-gc');
+  const collectGarbage = runInNewContext('gc') as () => void;
+  const device = await open(t, { grantLimitPages: 64 });
+  const kept = device.allocatePages(1).fill(7);
+  let allocated = 0;
+  // Each of these is garbage at once; together they are more than may be granted.
+  const allocate = (): true | undefined => {
+    collectGarbage();
+    device.allocatePages(8);
+    allocated += 1;
+    return allocated === 20 ? true : undefined;
+  };
+  await eventually('pages that were given back', 20_000, allocate);
+  t.strictSame(await device.write(0n, [kept]), OK);
+  t.ok(kept.every((byte) => byte === 7));
 });
 
 void t.test('random transfers keep to the model', async (t) => {

@@ -5,6 +5,7 @@ import { fileSystem } from './file-system.ts';
 import { fixtureWorks } from './fixture-works.ts';
 import { guest } from './guest.ts';
 import { killed } from './killed.ts';
+import { library } from './library.ts';
 import { logIsClean } from './log-is-clean.ts';
 import { realHost } from './real-host.ts';
 import { servedBasics } from './served-basics.ts';
@@ -19,6 +20,7 @@ export const scenarios: readonly Scenario[] = [
   ...takeOver,
   fileSystem,
   ...servedBasics,
+  ...library,
   ...features,
   survey,
   killed,

@@ -2,14 +2,16 @@
  * `npm run test:xen`: boots real Xen under QEMU and runs the scenarios of test/xen/dom0 inside it.
  *
  *   --only WORD     only scenarios with WORD in their name; may repeat
- *   --console       show the guest's console as it comes (it is always kept in .lab/console.log)
+ *   --console       show the guest's console as it comes (it is always kept in .lab/console-*.log)
  *   --no-self-test  skip the proof that a crashing guest is taken as a failure
  *   --shell FILE    instead of the scenarios, run a shell script in dom0 and show what it prints
- *   --timeout S     seconds for the whole run in dom0, default 1800
+ *   --timeout S     seconds for each machine, default 1800
+ *   --machines N    how many machines are up at once, default 2
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { machines } from './dom0/scenarios/index.ts';
 import { buildImage, type Image } from './lab/image.ts';
 import { labFolder } from './lab/paths.ts';
 import { type BootOutcome, boot } from './lab/qemu.ts';
@@ -24,6 +26,7 @@ const { values: options } = parseArgs({
     'no-self-test': { type: 'boolean', default: false },
     shell: { type: 'string' },
     timeout: { type: 'string', default: '1800' },
+    machines: { type: 'string', default: '2' },
   },
 });
 
@@ -53,35 +56,49 @@ function describeEvent(event: ReportEvent): string {
   }
 }
 
+interface Liar {
+  readonly mode: string;
+  readonly ends: (outcome: BootOutcome) => boolean;
+}
+
+interface Sums {
+  readonly passed: number;
+  readonly failed: number;
+}
+
+/** A guest has memory beside dom0's. */
+const MEMORY_MIB = {
+  loopback: { machine: 2048, dom0: 1664 },
+  guest: { machine: 3072, dom0: 1664 },
+};
+
 /** Guests that claim success and then go down or hang; how each must end. */
-const liars: readonly { mode: string; ends: (outcome: BootOutcome) => boolean }[] = [
+const liars: readonly Liar[] = [
   { mode: 'panic-after-success', ends: ({ exitCode }) => exitCode === 0 },
   { mode: 'poweroff-after-success', ends: ({ exitCode }) => exitCode === 0 },
   { mode: 'init-exits-after-success', ends: ({ exitCode }) => exitCode === 0 },
   { mode: 'hang-after-success', ends: ({ timedOut }) => timedOut },
 ];
 
-async function selfTest(image: Image): Promise<{ passed: number; failed: number }> {
-  let passed = 0;
-  for (const { mode, ends } of liars) {
-    const outcome = await boot({
-      image,
-      mode,
-      withProject: false,
-      timeoutMs: 120_000,
-      isLastReport,
-      onReport: () => {},
-      onConsole: showConsole,
-    });
-    // The guest must have lied in full and ended as planned, or nothing is proved.
-    const lied = outcome.reportLines.some(isLastReport);
-    const { reasons } = judge(outcome);
-    const caught = lied && ends(outcome) && reasons.length > 0;
-    if (caught) passed++;
-    print(`${caught ? 'ok' : 'NOT OK'} - a guest that does "${mode}" is taken as a failure`);
-    print(`    ${reasons.join('; ')}`);
-  }
-  return { passed, failed: liars.length - passed };
+/** A boot of a guest that lies, which must be found out. */
+async function selfTest(image: Image, { mode, ends }: Liar): Promise<Sums> {
+  const outcome = await boot({
+    image,
+    mode,
+    memoryMib: MEMORY_MIB.loopback,
+    withProject: false,
+    timeoutMs: 120_000,
+    isLastReport,
+    onReport: () => {},
+    onConsole: showConsole,
+  });
+  // The guest must have lied in full and ended as planned, or nothing is proved.
+  const lied = outcome.reportLines.some(isLastReport);
+  const { reasons } = judge(outcome);
+  const caught = lied && ends(outcome) && reasons.length > 0;
+  print(`${caught ? 'ok' : 'NOT OK'} - a guest that does "${mode}" is taken as a failure`);
+  print(`    ${reasons.join('; ')}`);
+  return caught ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
 }
 
 function isLastReport(line: string): boolean {
@@ -97,6 +114,7 @@ async function runShell(image: Image, script: string): Promise<void> {
   await boot({
     image,
     mode: 'shell',
+    memoryMib: MEMORY_MIB.guest,
     withProject: true,
     files: { '/lab-shell': readFileSync(script, 'utf8') },
     timeoutMs: Number(options.timeout) * 1000,
@@ -106,30 +124,55 @@ async function runShell(image: Image, script: string): Promise<void> {
   });
 }
 
-async function runScenarios(image: Image): Promise<{ passed: number; failed: number }> {
-  const only = options.only ?? [];
-  const outcome: BootOutcome = await boot({
+const only = options.only ?? [];
+
+/** Whether one of the machine's scenarios was asked for. */
+function isWanted(machine: string): boolean {
+  const names = (machines[machine] ?? []).map(({ name }) => name);
+  return only.length === 0 || names.some((name) => only.some((word) => name.includes(word)));
+}
+
+/** Boots one machine and runs its scenarios. */
+async function runMachine(image: Image, machine: string): Promise<Sums> {
+  const say = (text: string): void => print(text.replace(/^/gm, `${machine.padEnd(8)} `));
+  const outcome = await boot({
     image,
     mode: 'scenarios',
+    memoryMib: machine === 'guest' ? MEMORY_MIB.guest : MEMORY_MIB.loopback,
     withProject: true,
-    files: only.length === 0 ? {} : { '/lab-only': only.join('\n') },
+    files: { '/lab-machine': machine, ...(only.length > 0 && { '/lab-only': only.join('\n') }) },
     timeoutMs: Number(options.timeout) * 1000,
     isLastReport,
     onReport: (line) => {
       const event = parseReportEvent(line);
-      print(event === undefined ? `    (dom0) ${line}` : describeEvent(event));
+      say(event === undefined ? `    (dom0) ${line}` : describeEvent(event));
     },
     onConsole: showConsole,
   });
-  const consoleFile = join(labFolder, 'console.log');
+  const consoleFile = join(labFolder, `console-${machine}.log`);
   writeFileSync(consoleFile, `${outcome.consoleLines.join('\n')}\n`);
   const verdict = judge(outcome);
-  for (const reason of verdict.reasons) print(`NOT OK - ${reason}`);
+  for (const reason of verdict.reasons) say(`NOT OK - ${reason}`);
   if (verdict.reasons.length > 0) {
-    print(`the end of the console (all of it is in ${consoleFile}):`);
+    say(`the end of the console (all of it is in ${consoleFile}):`);
     for (const line of outcome.consoleLines.slice(-30)) process.stdout.write(`    | ${line}\n`);
   }
   return verdict;
+}
+
+/** Runs all of them, so many at a time; each is one busy processor of this machine. */
+async function runAll(tasks: readonly (() => Promise<Sums>)[], atOnce: number): Promise<Sums> {
+  const left = [...tasks];
+  const sums = { passed: 0, failed: 0 };
+  const work = async (): Promise<void> => {
+    for (let task = left.shift(); task !== undefined; task = left.shift()) {
+      const { passed, failed } = await task();
+      sums.passed += passed;
+      sums.failed += failed;
+    }
+  };
+  await Promise.all(Array.from({ length: atOnce }, work));
+  return sums;
 }
 
 try {
@@ -140,11 +183,21 @@ try {
     await runShell(image, options.shell);
     process.exit(0);
   }
-  print(`booting Xen 4.17 with Linux ${image.kernelRelease} as dom0, under QEMU without KVM`);
-  const main = await runScenarios(image);
-  const self = options['no-self-test'] ? { passed: 0, failed: 0 } : await selfTest(image);
-  const failed = main.failed + self.failed;
-  process.stdout.write(`${main.passed + self.passed} passed, ${failed} failed\n`);
+  const wanted = Object.keys(machines).filter(isWanted);
+  if (wanted.length === 0) throw new LabError('no scenario has such a name');
+  const atOnce = Number(options.machines);
+  print(
+    `booting Xen 4.17 with Linux ${image.kernelRelease} as dom0, under QEMU without KVM; ` +
+      `${atOnce} machines at once`,
+  );
+  const { passed, failed } = await runAll(
+    [
+      ...wanted.map((machine) => () => runMachine(image, machine)),
+      ...(options['no-self-test'] ? [] : liars.map((liar) => () => selfTest(image, liar))),
+    ],
+    atOnce,
+  );
+  process.stdout.write(`${passed} passed, ${failed} failed\n`);
   process.exitCode = failed === 0 ? 0 : 1;
 } catch (error) {
   if (!(error instanceof LabError)) throw error;

@@ -5,7 +5,7 @@
 import { existsSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { formatReportEvent, type ReportEvent } from '../report.ts';
 import type { Lab, Scenario } from './scenario.ts';
-import { scenarios } from './scenarios/index.ts';
+import { machines } from './scenarios/index.ts';
 
 const DEFAULT_TIMEOUT_MS = 600_000;
 
@@ -17,6 +17,7 @@ function report(event: ReportEvent): void {
 
 /** Scenario names must contain one of the lines of this file, when it exists. */
 function chosenScenarios(): readonly Scenario[] {
+  const scenarios = machines[readFileSync('/lab-machine', 'utf8')] ?? [];
   const file = '/lab-only';
   if (!existsSync(file)) return scenarios;
   const words = readFileSync(file, 'utf8').split('\n').filter(Boolean);

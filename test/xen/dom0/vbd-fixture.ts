@@ -1,7 +1,7 @@
 /**
- * A vbd of the kernel's xen-blkback, served from a file through a loop device, with dom0 as
- * frontend domain too. The toolstack's part (libxl) is a handful of XenStore writes, made here with
- * Xen's own tools. The file is what the tests compare with: nothing of ours touches it.
+ * A vbd of the kernel's xen-blkback, or of QEMU, served from a file through a loop device, with
+ * dom0 as frontend domain too. The toolstack's part (libxl) is a handful of XenStore writes, made
+ * here with Xen's own tools. The file is what the tests compare with: nothing of ours touches it.
  */
 import { open, rm } from 'node:fs/promises';
 import { eventually, run } from './commands.ts';
@@ -12,7 +12,11 @@ export interface VbdOptions {
   readonly sizeBytes: number;
   readonly isReadOnly?: boolean;
   readonly sectorSize?: 512 | 4096;
+  /** Who serves it: the kernel's xen-blkback, or QEMU, which must run. */
+  readonly backend?: Backend;
 }
+
+export type Backend = 'blkback' | 'qemu';
 
 export interface Vbd {
   /** Virtual device number, e.g. 51712 for xvda. */
@@ -21,13 +25,14 @@ export interface Vbd {
   /** The file behind the loop device. */
   readonly file: string;
   readonly loopDevice: string;
+  readonly backend: Backend;
   readonly frontendPath: string;
   readonly backendPath: string;
 }
 
 let created = 0;
 
-/** Makes a vbd in state 1/1 and waits until blkback offers it (state 2). */
+/** Makes a vbd in state 1/1 and waits until it is offered (state 2). */
 export async function createVbd(lab: Lab, options: VbdOptions): Promise<Vbd> {
   // xvda, xvdb, ... A new number each time, so that scenarios cannot see each other's leavings.
   const index = created++ % 16;
@@ -38,6 +43,7 @@ export async function createVbd(lab: Lab, options: VbdOptions): Promise<Vbd> {
   await handle.truncate(options.sizeBytes);
   await handle.close();
 
+  const { backend = 'blkback' } = options;
   const mode = options.isReadOnly === true ? ['-r'] : [];
   const sectorSize = String(options.sectorSize ?? 512);
   const arguments_ = ['--show', '-f', '-b', sectorSize, ...mode, file];
@@ -48,8 +54,9 @@ export async function createVbd(lab: Lab, options: VbdOptions): Promise<Vbd> {
     name,
     file,
     loopDevice,
+    backend,
     frontendPath: `/local/domain/0/device/vbd/${id}`,
-    backendPath: `/local/domain/0/backend/vbd/0/${id}`,
+    backendPath: `/local/domain/0/backend/${backend === 'qemu' ? 'qdisk' : 'vbd'}/0/${id}`,
   };
   await plugVbd(vbd, options.isReadOnly === true ? 'r' : 'w');
   lab.cleanUp(async () => {
@@ -58,7 +65,7 @@ export async function createVbd(lab: Lab, options: VbdOptions): Promise<Vbd> {
     await rm(file);
   });
   lab.step(
-    `vbd ${name} (${id}): ${options.sizeBytes} bytes on ${loopDevice}, offered by xen-blkback`,
+    `vbd ${name} (${id}): ${options.sizeBytes} bytes on ${loopDevice}, offered by ${backend}`,
   );
   return vbd;
 }
@@ -73,13 +80,14 @@ export async function plugVbd(
   directories: 'both' | 'backend-only' = 'both',
 ): Promise<void> {
   const { frontendPath: front, backendPath: back } = vbd;
+  const isQemu = vbd.backend === 'qemu';
   const backendKeys = {
     [`${back}/frontend`]: front,
     [`${back}/frontend-id`]: '0',
     [`${back}/online`]: '1',
     [`${back}/mode`]: mode,
-    [`${back}/params`]: vbd.loopDevice,
-    [`${back}/type`]: 'phy',
+    [`${back}/params`]: isQemu ? `aio:${vbd.loopDevice}` : vbd.loopDevice,
+    [`${back}/type`]: isQemu ? 'qdisk' : 'phy',
     [`${back}/dev`]: vbd.name,
     [`${back}/device-type`]: 'disk',
     [`${back}/state`]: '1',
@@ -92,9 +100,11 @@ export async function plugVbd(
     [`${front}/state`]: '1',
   };
   await storeWrite({ ...backendKeys, ...(directories === 'both' ? frontendKeys : {}) });
-  // What the hotplug script does: it names the block device, in hex.
-  const minor = Number(vbd.loopDevice.slice('/dev/loop'.length));
-  await storeWrite({ [`${back}/physical-device`]: `7:${minor.toString(16)}` });
+  if (!isQemu) {
+    // What the hotplug script does: it names the block device, in hex.
+    const minor = Number(vbd.loopDevice.slice('/dev/loop'.length));
+    await storeWrite({ [`${back}/physical-device`]: `7:${minor.toString(16)}` });
+  }
   // Connected at once where a frontend is waiting for it.
   await waitForBackendState(vbd, '2', '4');
 }
@@ -109,12 +119,13 @@ export async function unplugVbd(vbd: Vbd): Promise<void> {
     await storeWrite({ [`${back}/online`]: '0' });
     if ((await storeReadIfAny(`${back}/state`)) !== '6') {
       await storeWrite({ [`${back}/state`]: '5' });
-      await waitForBackendState(vbd, '6').catch(async () => {
+      await waitForEnd(vbd).catch(async () => {
         await storeWrite({ [`${front}/state`]: '6' });
-        await waitForBackendState(vbd, '6');
+        await waitForEnd(vbd);
       });
     }
-    await storeRemove(back);
+    // Which QEMU may be about to do.
+    if (await storeExists(back)) await storeRemove(back).catch(() => undefined);
   }
   if (await storeExists(front)) await storeRemove(front);
 }
@@ -123,6 +134,13 @@ export async function unplugVbd(vbd: Vbd): Promise<void> {
 export async function removeVbd(vbd: Vbd): Promise<void> {
   if (await storeExists(vbd.frontendPath)) await storeWrite({ [`${vbd.frontendPath}/state`]: '6' });
   await unplugVbd(vbd);
+}
+
+/** QEMU removes the directory itself. */
+function waitForEnd({ backendPath }: Vbd): Promise<true> {
+  return eventually(`${backendPath} is Closed, or gone`, 60_000, async () =>
+    ['6', undefined].includes(await storeReadIfAny(`${backendPath}/state`)) ? true : undefined,
+  );
 }
 
 export function waitForBackendState(vbd: Vbd, ...wanted: string[]): Promise<string> {

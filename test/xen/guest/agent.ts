@@ -12,6 +12,7 @@ import { XENBLK_NBD } from '../../support/daemon.ts';
 import { NbdClient } from '../../support/nbd-client.ts';
 import { Errno } from '../../support/nbd-wire.ts';
 import { BackgroundProgram, describeEnd } from '../../support/program.ts';
+import { detachMsOf } from '../dom0/detach-time.ts';
 import { VerifiedLoad } from '../dom0/verified-load.ts';
 import { findTrouble } from '../lab/verdict.ts';
 import {
@@ -73,7 +74,8 @@ const handlers: Handlers = {
     const { stderr, result } = daemonOf(vbd);
     const connections = stderr.match(/: connected to /g)?.length ?? 0;
     const exit = result === undefined ? null : describeEnd(result);
-    return { connections, exit, log: stderr.slice(-1500) };
+    const detachMs = exit === null ? null : detachMsOf(stderr);
+    return { connections, exit, detachMs, log: stderr.slice(-1500) };
   },
 
   async stop({ vbd }) {

@@ -25,10 +25,18 @@ export interface AgentCommands {
   loadState: { args: null; result: { completed: number; failure: string | null } };
   /** Ends the load; gives the digest of what the disk must hold. */
   finishLoad: { args: null; result: { completed: number; sha256: string } };
-  /** How often the daemon for `vbd` has connected, and whether it has ended. */
+  /**
+   * How often the daemon for `vbd` has connected, and whether it has ended; then also how long it
+   * took to let go of a vbd that was detached, if that was why.
+   */
   daemonState: {
     args: { vbd: string };
-    result: { connections: number; exit: string | null; log: string };
+    result: {
+      connections: number;
+      exit: string | null;
+      detachMs: number | null;
+      log: string;
+    };
   };
   /** SIGTERM to the daemon for `vbd`; how it ended. */
   stop: { args: { vbd: string }; result: { exit: string } };

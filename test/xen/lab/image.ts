@@ -160,6 +160,7 @@ function toolsArchive({ root, kernelRelease }: UnpackedPackages): CpioArchive {
     ...xenTools.map((name) => `/usr/lib/xen-4.17/bin/${name}`),
     ...xenStoreTools.map((name) => `/usr/bin/xenstore-${name}`),
     ...sbinTools.map((name) => `/sbin/${name}`),
+    '/usr/libexec/xen-qemu-system-i386',
   ];
   for (const program of programs) addProgram(archive, root, join(root, program), program);
   archive.addSymlink('/usr/sbin/mkfs.ext4', 'mke2fs');

@@ -15,6 +15,8 @@ export interface BootOptions {
   readonly image: Image;
   /** What dom0's init shall do. */
   readonly mode: string;
+  /** Memory of the whole machine, and of dom0, in MiB. */
+  readonly memoryMib: { readonly machine: number; readonly dom0: number };
   /** Without Node and the project the image is small and boots faster. */
   readonly withProject: boolean;
   /** Further files for dom0, by absolute path. */
@@ -40,8 +42,7 @@ export interface BootOutcome {
 /** From dom0's last report to the end of QEMU. */
 const GRACE_MS = 10_000;
 
-const XEN_ARGUMENTS =
-  'console=com1 com1=115200,8n1 dom0_mem=1664M,max:1664M loglvl=warning guest_loglvl=warning';
+const XEN_ARGUMENTS = 'console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning';
 // No comma may stand here: it would end the module's arguments.
 const DOM0_ARGUMENTS = 'console=hvc0 rdinit=/init panic=1 mitigations=off loglevel=5';
 
@@ -70,7 +71,7 @@ export async function boot(options: BootOptions): Promise<BootOutcome> {
     await new Promise<void>((resolve) => server.listen(reportSocket, resolve));
     const initrd = join(folder, 'dom0.cpio');
     writeInitrd(initrd, options);
-    const args = qemuArguments(options.image, initrd, reportSocket);
+    const args = qemuArguments(options, initrd, reportSocket);
     const ending = await runQemu(args, timer, onConsole);
     onConsole('\n');
     return { ...ending, reportLines, consoleLines, durationMs: Date.now() - startMs };
@@ -92,15 +93,29 @@ function writeInitrd(path: string, options: BootOptions): void {
   appendFileSync(path, own.finish());
 }
 
-function qemuArguments(image: Image, initrd: string, reportSocket: string): string[] {
+function qemuArguments(
+  { image, memoryMib }: BootOptions,
+  initrd: string,
+  reportSocket: string,
+): string[] {
   // No AVX: QEMU 7.2 mixes up its registers between domains, and programs crash in dom0 and guest.
-  const machine = '-M pc -cpu Nehalem -smp 1 -m 3072 -accel tcg,thread=multi';
+  const machine = '-M pc -cpu Nehalem -smp 1 -accel tcg,thread=multi';
+  const memory = ['-m', String(memoryMib.machine)];
+  const dom0Memory = `dom0_mem=${memoryMib.dom0}M,max:${memoryMib.dom0}M`;
   const noExtras = '-nographic -nodefaults -no-reboot -monitor none';
   const exitDevice = '-device isa-debug-exit,iobase=0xf4,iosize=4';
   const serialLines = ['-serial', 'stdio', '-serial', `unix:${reportSocket}`];
   const dom0 = `${image.kernel} ${DOM0_ARGUMENTS},${initrd}`;
-  const software = ['-kernel', image.xen, '-append', XEN_ARGUMENTS, '-initrd', dom0];
-  return [...`${machine} ${noExtras} ${exitDevice}`.split(' '), ...serialLines, ...software];
+  const software = [
+    '-kernel',
+    image.xen,
+    '-append',
+    `${XEN_ARGUMENTS} ${dom0Memory}`,
+    '-initrd',
+    dom0,
+  ];
+  const options = `${machine} ${noExtras} ${exitDevice}`.split(' ');
+  return [...options, ...memory, ...serialLines, ...software];
 }
 
 function runQemu(

@@ -6,6 +6,7 @@ import { ok, strictEqual } from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { eventually, run } from '../commands.ts';
+import { checkDetach } from '../detach-time.ts';
 import { diskSpecification, GuestDomain, xl } from '../guest-domain.ts';
 import type { Lab, Scenario } from '../scenario.ts';
 
@@ -105,6 +106,7 @@ async function hotPlug(
     return seen.exit === null ? undefined : seen;
   });
   strictEqual(state.exit, 'exit code 0', state.log);
+  checkDetach(lab, state.detachMs);
 }
 
 async function checkKernel(lab: Lab, domain: GuestDomain, when: string): Promise<void> {

@@ -16,7 +16,7 @@ import { BareFrontend } from '../bare-frontend.ts';
 import { eventually, run } from '../commands.ts';
 import { loadKernelFrontend } from '../kernel-frontend.ts';
 import type { Lab, Scenario } from '../scenario.ts';
-import { createVbd, plugVbd, states, unplugVbd, type Vbd } from '../vbd-fixture.ts';
+import { createVbd, plugVbd, removeVbd, states, type Vbd } from '../vbd-fixture.ts';
 
 export const takeOver: readonly Scenario[] = [
   { name: "a vbd is taken from the kernel's driver when nothing uses it", run: take },
@@ -82,13 +82,14 @@ async function take(lab: Lab): Promise<void> {
     },
   );
   await run('sh', '-c', `echo vbd-${vbd.id} > /sys/bus/xen/drivers/vbd/bind`);
-  await sleep(3000);
+  await sleep(2000);
   strictEqual(await states(vbd), '1/2');
   ok(!existsSync(device));
-  lab.step('bound by hand all the same: still 1/2 after 3 s and no disk, so the refusal is right');
+  lab.step('bound by hand all the same: still 1/2 after 2 s and no disk, so the refusal is right');
 
   // A new device object, as the toolstack makes it, is taken by the kernel by itself.
-  await unplugVbd(vbd);
+  // The kernel's driver has it, and answers nothing any more.
+  await removeVbd(vbd);
   await eventually('the bus device is gone', 5000, () =>
     existsSync(`/sys/bus/xen/devices/vbd-${vbd.id}`) ? undefined : true,
   );

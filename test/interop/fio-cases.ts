@@ -6,8 +6,8 @@ import { createSparseImage } from '../support/disk-image.ts';
 import { mustRun, words } from '../support/program.ts';
 import type { CaseContext, InteropCase } from './runner.ts';
 
-const JOB_BYTES = 64 * 1024 * 1024;
-const JOB_COUNT = 4;
+export const JOB_BYTES: number = 64 * 1024 * 1024;
+export const JOB_COUNT: number = 4;
 
 interface FioDirection {
   readonly total_ios: number;
@@ -15,7 +15,7 @@ interface FioDirection {
 }
 
 /** Runs fio on regions that do not overlap, one for each connection. */
-async function fioVerify(
+export async function fioVerify(
   context: CaseContext,
   uri: string,
   args: readonly string[],

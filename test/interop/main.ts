@@ -18,6 +18,7 @@ import { protocolCases } from './protocol-cases.ts';
 import { qemuIoCases } from './qemu-io-cases.ts';
 import { runCases } from './runner.ts';
 import { transportCases } from './transport-cases.ts';
+import { troubleCases } from './trouble-cases.ts';
 
 const ALL_CASES = [
   ...nbdinfoCases,
@@ -30,6 +31,7 @@ const ALL_CASES = [
   ...loadCases,
   ...fioCases,
   ...transportCases,
+  ...troubleCases,
 ];
 
 const SERVERS: readonly ServerKind[] = [xenblkNbd, nbdkitFile, qemuNbd];

@@ -116,9 +116,9 @@ export async function plugVbd(
 export async function unplugVbd(vbd: Vbd): Promise<void> {
   const { frontendPath: front, backendPath: back } = vbd;
   if (await storeExists(back)) {
-    await storeWrite({ [`${back}/online`]: '0' });
     if ((await storeReadIfAny(`${back}/state`)) !== '6') {
-      await storeWrite({ [`${back}/state`]: '5' });
+      // In one transaction, or a directory that is gone by the second write is made anew by it.
+      await storeWrite({ [`${back}/online`]: '0', [`${back}/state`]: '5' });
       await waitForEnd(vbd).catch(async () => {
         await storeWrite({ [`${front}/state`]: '6' });
         await waitForEnd(vbd);

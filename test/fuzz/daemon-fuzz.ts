@@ -8,6 +8,7 @@
 // by more than a tenth since it settled, or has descriptors open that it had not.
 
 import { parseArgs } from 'node:util';
+import { median } from '../bench/results.ts';
 import { freshSeed } from '../nbd-server-ts/support/random.ts';
 import { Daemon } from '../support/daemon.ts';
 import { eventually } from '../support/eventually.ts';
@@ -22,6 +23,8 @@ const SETTLED_CASES = 30_000;
 const GROWTH_MAX = 1.1;
 /** A good client comes this often. */
 const ALIVE_CASES = 2000;
+/** The memory is looked at this often: one look may come right before or behind a collection. */
+const LOOK_CASES = 500;
 
 const { values } = parseArgs({
   options: {
@@ -35,6 +38,7 @@ const caseCount = values.cases === undefined ? Number.POSITIVE_INFINITY : Number
 const seconds = values.cases === undefined ? Number(values.seconds) : Number.POSITIVE_INFINITY;
 const startMs = performance.now();
 let nextCase = 0;
+const looks: number[] = [];
 
 /** What part of the run is over, from 0 to 1. */
 function partDone(): number {
@@ -49,6 +53,7 @@ async function play(reach: Reach, until: () => boolean): Promise<void> {
     try {
       await fuzzServerCase(seed + index, reach);
       if (index % ALIVE_CASES === 0) await assertAlive(reach);
+      if (index % LOOK_CASES === 0) looks.push(readResidentMemory(daemon.pid).nowBytes / MIB);
     } catch (error) {
       throw new Error(`The case of seed ${seed + index} failed.`, { cause: error });
     }
@@ -59,13 +64,16 @@ async function playTogether(reach: Reach, until: () => boolean): Promise<void> {
   await Promise.all(Array.from({ length: HOSTS }, () => play(reach, until)));
 }
 
-/** What the daemon holds when nobody is there. */
-async function measure(daemon: Daemon, fdCount?: number): Promise<{ mib: number; fds: number }> {
-  const fds = await eventually('the descriptors of clients are closed', 30_000, () => {
-    const now = countDescriptors(daemon.pid);
-    return fdCount === undefined || now <= fdCount ? now : undefined;
-  });
-  return { mib: readResidentMemory(daemon.pid).nowBytes / MIB, fds };
+/** Waits until the daemon has no more descriptors than when nobody had come. */
+async function waitForDescriptors(fdCount: number): Promise<void> {
+  await eventually('the descriptors of clients are closed', 30_000, () =>
+    countDescriptors(daemon.pid) <= fdCount ? true : undefined,
+  );
+}
+
+/** The typical memory over a part of the looks, in MiB. */
+function typical(from: number, to: number): number {
+  return median(looks.slice(Math.floor(looks.length * from), Math.ceil(looks.length * to))) ?? 0;
 }
 
 console.log(`seed ${seed}`);
@@ -74,15 +82,18 @@ const args = ['--simulate', '64K', '--unix', socket, '--export', 'disk', '--log-
 const daemon = await Daemon.start(args);
 try {
   const reach = foreignServer(socket);
-  const idle = await measure(daemon);
+  const fdCount = countDescriptors(daemon.pid);
   await playTogether(reach, () => partDone() >= SETTLED_PART && nextCase >= SETTLED_CASES);
-  const settled = await measure(daemon, idle.fds);
-  console.log(`${nextCase} cases: ${settled.mib.toFixed(1)} MiB, ${settled.fds} descriptors`);
+  await waitForDescriptors(fdCount);
+  looks.length = 0;
   await playTogether(reach, () => partDone() >= 1);
   await assertAlive(reach);
-  const last = await measure(daemon, idle.fds);
-  console.log(`${nextCase} cases: ${last.mib.toFixed(1)} MiB, ${last.fds} descriptors`);
-  if (last.mib > settled.mib * GROWTH_MAX) throw new Error('The daemon has grown.');
+  await waitForDescriptors(fdCount);
+  const thirds = [typical(0, 1 / 3), typical(1 / 3, 2 / 3), typical(2 / 3, 1)];
+  const shown = thirds.map((mib) => mib.toFixed(1)).join(', ');
+  console.log(`${fdCount} descriptors before and after; memory since it settled: ${shown} MiB`);
+  const [first = 0, , last = 0] = thirds;
+  if (last > first * GROWTH_MAX) throw new Error('The daemon has grown.');
   await daemon.stop();
   // Everything that it logs at this level is a fault.
   if (/^\{/m.test(daemon.log)) throw new Error(`The daemon reports faults:\n${daemon.log}`);

@@ -1,7 +1,7 @@
 // Other people's servers, started for comparison.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Target } from './dialogue.ts';
@@ -21,8 +21,13 @@ export interface ForeignKind {
 
 const SIZE = 1024 * 1024;
 
-async function waitForSocket(child: ChildProcess, path: string): Promise<void> {
-  for (let turn = 0; turn < 400 && child.exitCode === null; turn += 1) {
+/** `exitCode`: of a program that is meant to go on in the background, once it has. */
+async function waitForSocket(
+  child: ChildProcess,
+  path: string,
+  exitCode: number | null = null,
+): Promise<void> {
+  for (let turn = 0; turn < 400 && child.exitCode === exitCode; turn += 1) {
     if (existsSync(path)) return;
     await sleep(10);
   }
@@ -50,7 +55,30 @@ function makeDisk(directory: string): string {
   return disk;
 }
 
-/** nbdkit's file plugin and qemu-nbd. */
+/**
+ * nbd-server goes to the background in any case: its only foreground mode serves one client. So its
+ * pid file says which process it is.
+ */
+async function launchNbdServer(directory: string): Promise<ForeignServer> {
+  const path = join(directory, 'nbd-server.sock');
+  const [config, pidFile] = [join(directory, 'nbd-server.conf'), join(directory, 'pid')];
+  writeFileSync(
+    config,
+    `[generic]\n  unixsock = ${path}\n  allowlist = true\n[disk]\n  exportname = ` +
+      `${makeDisk(directory)}\n  flush = true\n  fua = true\n  trim = true\n`,
+  );
+  const child = spawn('nbd-server', ['-C', config, '-p', pidFile], { stdio: 'ignore' });
+  await new Promise((resolve) => child.once('exit', resolve));
+  await waitForSocket(child, path, 0);
+  return {
+    target: { address: { path }, exportName: 'disk', sizeBytes: SIZE, unknownName: 'none such' },
+    stop: () => {
+      process.kill(Number(readFileSync(pidFile, 'utf8')), 'SIGTERM');
+    },
+  };
+}
+
+/** nbdkit's file plugin, qemu-nbd and nbd-server. */
 export const FOREIGN_KINDS: readonly ForeignKind[] = [
   {
     name: 'nbdkit',
@@ -79,4 +107,5 @@ export const FOREIGN_KINDS: readonly ForeignKind[] = [
       });
     },
   },
+  { name: 'nbd-server', program: 'nbd-server', start: launchNbdServer },
 ];

@@ -40,7 +40,7 @@ export interface BootOutcome {
 }
 
 /** From dom0's last report to the end of QEMU. */
-const GRACE_MS = 10_000;
+const GRACE_MS = 30_000;
 
 const XEN_ARGUMENTS = 'console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning';
 // No comma may stand here: it would end the module's arguments.

@@ -52,6 +52,8 @@ export class HeadlessPage {
     this.#forget = killAtExit(this.#browser.pid ?? 0);
     const [, , , commands, events] = this.#browser.stdio;
     this.#commands = commands as Writable;
+    // Of a browser that ends: whoever waits for an answer is bounded in time.
+    for (const stream of [commands, events]) stream?.on('error', () => undefined);
     (events as Readable).setEncoding('utf8').on('data', (text: string) => this.#take(text));
   }
 

@@ -50,6 +50,9 @@ const READS_PER_TURN = 8;
 const DIRECT_BYTES_MIN = 16 * 1024;
 /** A client that has left more than this of its replies unread is given no further ones. */
 const BACKLOG_MAX = 4 * 1024 * 1024;
+/** A client that takes less than this between two looks, so many times in a row, is slow. */
+const SLOW_BYTES = 16 * 1024;
+const SLOW_LOOKS = 4;
 /** How long a client may stand still while others need what it holds. */
 const IDLE_MS_MAX = 30_000;
 
@@ -104,8 +107,9 @@ export class NbdConnection implements Requester {
   /** What it had yet to take or send, and since when that is so, as far as somebody looked. */
   #seenOwedBytes = -1;
   #seenAtMs = 0;
-  /** It has not taken all of its replies since somebody looked who needs what they hold. */
-  #isBlocked = false;
+  /** Bytes that left since somebody looked who needs what they hold; how often it was little. */
+  #sentBytes = 0;
+  #slowLooks = 0;
   #seenMissingBytes = 0;
   /** Bytes of payload that had to give way, in a page of private memory. */
   #parkedAddress = 0;
@@ -451,6 +455,7 @@ export class NbdConnection implements Requester {
         return;
       }
       this.#window.sent(count);
+      this.#sentBytes += count;
       this.#replies.sent(count, this.#core);
       this.#countSent();
       if (count < asked) break;
@@ -458,7 +463,7 @@ export class NbdConnection implements Requester {
     // A client that stalled at a limit of its own goes on when it has room again.
     this.wake();
     const isBlocked = !this.#replies.isEmpty;
-    if (!isBlocked) this.#isBlocked = false;
+    if (!isBlocked) this.#slowLooks = 0;
     this.#watch(isBlocked ? this.#events | EPOLLOUT : this.#events & ~EPOLLOUT);
     const isOver = this.#isInputOver || this.#core.isDraining;
     if (isOver && this.#isIdle) this.close(this.#goodbye);
@@ -480,8 +485,11 @@ export class NbdConnection implements Requester {
    * read its replies, or sent of its payload, since the last time somebody looked.
    */
   makeRoom(): void {
-    if (this.#isBlocked) this.#parkReplies();
-    this.#isBlocked = !this.#replies.isEmpty && (this.#events & EPOLLOUT) !== 0;
+    const isBlocked = !this.#replies.isEmpty && (this.#events & EPOLLOUT) !== 0;
+    const isSlow = isBlocked && this.#sentBytes < SLOW_BYTES;
+    this.#sentBytes = 0;
+    this.#slowLooks = isSlow ? this.#slowLooks + 1 : 0;
+    if (this.#slowLooks >= SLOW_LOOKS) this.#parkReplies();
     const current = this.#current;
     const missing = current === undefined ? 0 : missingBytes(current);
     if (current !== undefined && missing === this.#seenMissingBytes) this.#parkPayload(current);

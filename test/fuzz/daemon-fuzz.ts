@@ -79,7 +79,8 @@ function typical(from: number, to: number): number {
 console.log(`seed ${seed}`);
 const socket = `/tmp/xenblk-fuzz-${process.pid}.sock`;
 const args = ['--simulate', '64K', '--unix', socket, '--export', 'disk', '--log-level', 'error'];
-const daemon = await Daemon.start(args);
+// A small nursery, or the memory goes up and down by more than what is looked for.
+const daemon = await Daemon.start(args, ['env', 'NODE_OPTIONS=--max-semi-space-size=1']);
 try {
   const reach = foreignServer(socket);
   const fdCount = countDescriptors(daemon.pid);

@@ -15,6 +15,8 @@ export interface Target {
   readonly unknownName: string | undefined;
   /** A read-only export beside it, if there is one. */
   readonly readOnlyName?: string;
+  /** How long an answer may take; servers that leave out some answers are not waited for long. */
+  readonly patienceMs?: number;
   /** Starts the server again when a row brought it down. */
   revive?(): Promise<void>;
 }
@@ -151,7 +153,7 @@ export async function playRow(row: Row, target: Target): Promise<RowResult> {
   if (reason !== undefined) return { row, outcome: 'skipped', detail: reason };
   let client: RawClient;
   try {
-    client = await RawClient.connect(target.address);
+    client = await RawClient.connect(target.address, target.patienceMs);
   } catch (error) {
     return {
       row,

@@ -34,6 +34,9 @@ async function waitForSocket(
   throw new Error(`${child.spawnfile} did not open ${path}`);
 }
 
+/** Some of them owe answers that never come. */
+const PATIENCE_MS = 3000;
+
 async function launch(
   program: string,
   args: readonly string[],
@@ -46,7 +49,8 @@ async function launch(
     await waitForSocket(child, target.address.path);
   };
   await revive();
-  return { target: { ...target, revive }, stop: () => child.kill('SIGKILL') };
+  const patienceMs = PATIENCE_MS;
+  return { target: { ...target, patienceMs, revive }, stop: () => child.kill('SIGKILL') };
 }
 
 function makeDisk(directory: string): string {
@@ -71,7 +75,13 @@ async function launchNbdServer(directory: string): Promise<ForeignServer> {
   await new Promise((resolve) => child.once('exit', resolve));
   await waitForSocket(child, path, 0);
   return {
-    target: { address: { path }, exportName: 'disk', sizeBytes: SIZE, unknownName: 'none such' },
+    target: {
+      address: { path },
+      exportName: 'disk',
+      sizeBytes: SIZE,
+      unknownName: 'none such',
+      patienceMs: PATIENCE_MS,
+    },
     stop: () => {
       process.kill(Number(readFileSync(pidFile, 'utf8')), 'SIGTERM');
     },

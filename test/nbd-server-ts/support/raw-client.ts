@@ -9,7 +9,7 @@ import { hex, hexNumber, toHex } from './hex.ts';
 /** Where a server listens. */
 export type Address = { readonly path: string } | { readonly host: string; readonly port: number };
 
-const TIMEOUT_MS = 30_000;
+const PATIENCE_MS = 30_000;
 
 /** An option reply as it came. */
 export interface OptionReply {
@@ -31,31 +31,34 @@ export interface ReplyChunk {
 }
 
 export class RawClient {
+  readonly #patienceMs: number;
   #stream: Duplex;
   #chunks: Buffer[] = [];
   #chunkBytes = 0;
   #isEnded = false;
   #wake: () => void = () => {};
 
-  private constructor(stream: Duplex) {
+  private constructor(stream: Duplex, patienceMs: number) {
     this.#stream = stream;
+    this.#patienceMs = patienceMs;
     this.#attach();
   }
 
-  static connect(address: Address): Promise<RawClient> {
+  /** @param patienceMs how long it waits for what must come. */
+  static connect(address: Address, patienceMs: number = PATIENCE_MS): Promise<RawClient> {
     return new Promise((resolve, reject) => {
       const socket = net.connect({ ...address, allowHalfOpen: true } as net.NetConnectOpts);
       socket.once('error', reject);
       socket.once('connect', () => {
         socket.off('error', reject);
-        resolve(new RawClient(socket));
+        resolve(new RawClient(socket, patienceMs));
       });
     });
   }
 
   /** Serves tests that talk over a stream of their own. */
   static on(stream: Duplex): RawClient {
-    return new RawClient(stream);
+    return new RawClient(stream, PATIENCE_MS);
   }
 
   #attach(): void {
@@ -123,7 +126,7 @@ export class RawClient {
   }
 
   async #until(isTrue: () => boolean, what: string): Promise<void> {
-    const deadlineMs = performance.now() + TIMEOUT_MS;
+    const deadlineMs = performance.now() + this.#patienceMs;
     while (!isTrue()) {
       const leftMs = deadlineMs - performance.now();
       if (leftMs <= 0) {

@@ -5,7 +5,12 @@
 
 import { createExportInfo, type ExportEntry } from 'nbd-server-ts/protocol';
 import { RING_SECTOR_BYTES } from '../blkif/index.ts';
-import type { DiskShape, GrantedMemory, LaneRing } from '../dataplane/index.ts';
+import {
+  type DiskShape,
+  type GrantedMemory,
+  LANE_CONTEXT_NAMES,
+  type LaneRing,
+} from '../dataplane/index.ts';
 import type { Attachment } from '../frontend/index.ts';
 import type { GrantedPages } from '../host/index.ts';
 import type { LogDetails } from './log.ts';
@@ -85,7 +90,7 @@ export function describeExport(attachment: Attachment, wish: ExportWish): Export
     }),
     name: wish.name,
     description: `Xen vbd ${vbd.name} (${vbd.id}), backend ${backendPath}`,
-    metaContextNames: ['base:allocation'],
+    metaContextNames: LANE_CONTEXT_NAMES,
   };
 }
 

@@ -227,10 +227,7 @@ export class Reception {
       fd: socket.fd,
       bytes: socket.bytes,
       info: result.export,
-      agreement: {
-        ...result.agreement,
-        allocationContextId: result.metaContexts.find(({ name }) => name === 'base:allocation')?.id,
-      },
+      agreement: { ...result.agreement, contexts: result.metaContexts },
     });
     if (!isTaken) {
       this.#clients.delete(client);

@@ -7,10 +7,11 @@ import type { ExportEntry } from 'nbd-server-ts/protocol';
 import { hostAbi, RING_SECTOR_BYTES } from '../blkif/index.ts';
 import {
   type AdoptedClient,
-  Counter,
+  createSharedContexts,
   createSharedRanges,
   freeRangesOf,
   Lane,
+  LaneContexts,
   type LaneEvent,
   type SharedRanges,
 } from '../dataplane/index.ts';
@@ -43,6 +44,7 @@ export class VbdDevice {
   readonly #lanes: Lane[] = [];
   #pages: LanePages[] = [];
   #ranges: SharedRanges | undefined;
+  #contexts: LaneContexts | undefined;
   #export: ExportEntry | undefined;
   #summary: AttachmentSummary | undefined;
   #isWaiting = false;
@@ -127,7 +129,7 @@ export class VbdDevice {
 
   /** How often the connection to the backend was made anew. */
   get recoveryCount(): number {
-    return this.#lanes[0]?.counters.get(Counter.RECOVERIES) ?? 0;
+    return this.#lanes[0]?.recoveryCount ?? 0;
   }
 
   get lanes(): readonly Lane[] {
@@ -140,7 +142,7 @@ export class VbdDevice {
     const [first, ...others] = this.#lanes;
     let chosen = first;
     for (const lane of others) {
-      if (chosen === undefined || clientsOf(lane) < clientsOf(chosen)) chosen = lane;
+      if (chosen === undefined || lane.clientCount < chosen.clientCount) chosen = lane;
     }
     chosen?.adopt(client);
     return chosen !== undefined;
@@ -194,6 +196,8 @@ export class VbdDevice {
     });
     const ranges = createSharedRanges(queues.length, limits.operations + connectionsMax);
     this.#ranges = ranges;
+    const contexts = createSharedContexts(attachment.disk.sectors * RING_SECTOR_BYTES);
+    this.#contexts = new LaneContexts(contexts);
     for (const [index, pages] of this.#pages.entries()) {
       this.#lanes.push(
         new Lane(
@@ -207,6 +211,7 @@ export class VbdDevice {
             indirectPool: pages.indirect && memoryOf(pages.indirect),
             limits,
             ranges,
+            contexts,
             trace: traceLane?.(vbd.name),
           },
           {
@@ -268,7 +273,11 @@ export class VbdDevice {
     this.#isWaiting = true;
     this.#waitsSinceMs = performance.now();
     events.changed();
-    return this.#inOrder(() => this.#forEachLane((lane) => lane.suspend()));
+    return this.#inOrder(async () => {
+      await this.#forEachLane((lane) => lane.suspend());
+      // No lane hears of an old request any more, and what was not flushed may be lost.
+      this.#contexts?.contentUnknown();
+    });
   }
 
   #reattached(attachment: Attachment): void {
@@ -323,7 +332,7 @@ export class VbdDevice {
     const laneCount = this.#lanes.length;
     const ended = this.#lanes.splice(queueCount);
     if (ended.length === 0) return;
-    const clients = ended.reduce((sum, lane) => sum + clientsOf(lane), 0);
+    const clients = ended.reduce((sum, { clientCount }) => sum + clientCount, 0);
     const message =
       `the backend of ${vbd.name} came back with fewer queues, ${queueCount} instead of ` +
       `${laneCount}; clients of the others, ${clients}, are disconnected and may connect again`;
@@ -359,6 +368,7 @@ export class VbdDevice {
     if (this.#export === undefined) return;
     const sizeBytes = sectors * RING_SECTOR_BYTES;
     this.#export = { ...this.#export, sizeBytes };
+    this.#contexts?.contentUnknown();
     const message = `${vbd.name} has ${sizeBytes} bytes now; clients that connect from now on see that`;
     log.info('resized', { vbd: vbd.name, sizeBytes }, message);
     events.changed();
@@ -381,10 +391,6 @@ export class VbdDevice {
   async #forEachLane(action: (lane: Lane) => Promise<void>): Promise<void> {
     await Promise.all(this.#lanes.map(action));
   }
-}
-
-function clientsOf(lane: Lane): number {
-  return lane.counters.get(Counter.CLIENTS_NOW);
 }
 
 function delay(ms: number): Promise<false> {

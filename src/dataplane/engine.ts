@@ -25,6 +25,7 @@ import { BlkifStatus } from '../blkif/index.ts';
 import { PAGE_SIZE } from '../sys/index.ts';
 import { Counter, type Counters } from './counters.ts';
 import type { DiskShape } from './lane-config.ts';
+import type { LaneContexts } from './lane-contexts.ts';
 import { type Operation, OperationQueue, Queue, type Requester, Stage } from './operation.ts';
 import {
   appendPages,
@@ -80,6 +81,8 @@ export interface EngineParts {
   /** Granted pages that stay zero, the source of WRITE_ZEROES. */
   readonly zeroPool: PagePool;
   readonly counters: Counters;
+  /** Told of every change of the disk. */
+  readonly contexts: LaneContexts;
 }
 
 /** A window of payload starts with this many pages or not at all, while others hold pages. */
@@ -94,6 +97,7 @@ export class Engine {
   readonly #ring: RingRequests;
   readonly #pool: PagePool;
   readonly #counters: Counters;
+  readonly #contexts: LaneContexts;
   readonly #table: OperationTable;
   readonly #rangeLock: RangeLock;
   readonly #spill: SpillMemory;
@@ -113,6 +117,7 @@ export class Engine {
     this.#ring = parts.ring;
     this.#pool = parts.pool;
     this.#counters = parts.counters;
+    this.#contexts = parts.contexts;
     this.#table = new OperationTable(
       config.ranges.operationCount,
       config.sharedMax,
@@ -186,13 +191,13 @@ export class Engine {
       case NbdCmd.WRITE_ZEROES:
         setGrid(operation, sectorBytes);
         operation.filledBytes = operation.skewBytes;
-        if (!hasRange) this.#dataDone(operation);
-        else if (this.#rangeLock.acquire(operation)) this.#rangeHeld(operation);
+        if (hasRange) this.#startChange(operation);
+        else this.#dataDone(operation);
         return;
       case NbdCmd.TRIM:
         setDiscardRange(operation, this.#disk);
-        if (operation.gridBytes === 0) this.#dataDone(operation);
-        else if (this.#rangeLock.acquire(operation)) this.#rangeHeld(operation);
+        if (operation.gridBytes > 0) this.#startChange(operation);
+        else this.#dataDone(operation);
         return;
       case NbdCmd.FLUSH:
         this.#wantFlush(operation);
@@ -200,6 +205,11 @@ export class Engine {
       default:
         this.#finish(operation);
     }
+  }
+
+  #startChange(operation: Operation): void {
+    this.#contexts.begin(operation);
+    if (this.#rangeLock.acquire(operation)) this.#rangeHeld(operation);
   }
 
   /** Answers an operation without doing anything: a request that was refused. */
@@ -667,6 +677,7 @@ export class Engine {
 
   /** The data of an operation has been dealt with; what is left is to make it stable, or reply. */
   #dataDone(operation: Operation): void {
+    this.#contexts.end(operation);
     this.#rangeLock.release(operation);
     if (this.#rangeLock.hasWaiting) this.#wakeRangeWaiters();
     if (operation.isFua && operation.errno === 0) this.#wantFlush(operation);

@@ -12,6 +12,12 @@ export type {
   LaneLimits,
   LaneRing,
 } from './lane-config.ts';
+export {
+  createSharedContexts,
+  LANE_CONTEXT_NAMES,
+  LaneContexts,
+  type SharedContexts,
+} from './lane-contexts.ts';
 export { LATENCY_BUCKETS, latencyBucket, latencyFloorUs, latencyPercentileUs } from './latency.ts';
 export type { LaneEvent } from './messages.ts';
 export { type CloseReason, FAULTS_OF_CLIENTS } from './nbd-connection.ts';

@@ -5,6 +5,7 @@
 
 import type { BlkifAbi } from '../blkif/index.ts';
 import type { EventChannelHandle } from '../host/index.ts';
+import type { SharedContexts } from './lane-contexts.ts';
 import type { SharedRanges } from './range-lock.ts';
 
 /** How the disk behind the ring behaves. Lengths are bytes. */
@@ -71,6 +72,8 @@ export interface LaneConfig {
   readonly limits: LaneLimits;
   /** The table of writes in progress that the lanes of the disk share. */
   readonly ranges: SharedRanges;
+  /** What is known of the disk for BLOCK_STATUS, which they share as well. */
+  readonly contexts: SharedContexts;
   /** Where each reply is told of, for `--trace`. */
   readonly trace?: SharedArrayBuffer | undefined;
   /** An eventfd that is signalled when a message waits for the lane. */

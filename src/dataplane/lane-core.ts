@@ -7,6 +7,7 @@ import type { CloseReason, NbdConnection } from './nbd-connection.ts';
 import type { Operation } from './operation.ts';
 import type { PagePool } from './page-pool.ts';
 import type { ReceiveBuffers } from './receive-buffers.ts';
+import type { StatusReplies } from './status-reply.ts';
 import type { TraceRing } from './trace-ring.ts';
 
 /** What a connection uses of the lane it lives in. */
@@ -18,6 +19,7 @@ export interface LaneCore {
   readonly iovec: Iovec;
   /** Reply headers, one place for each operation. */
   readonly headers: Memory & { readonly view: DataView };
+  readonly statusReplies: StatusReplies;
   readonly limits: LaneLimits;
   readonly counters: Counters;
   /** Told of each reply, when somebody wants to know. */

@@ -27,6 +27,7 @@ import { Engine } from './engine.ts';
 import { FinalFlush } from './final-flush.ts';
 import { Iovec } from './iovec.ts';
 import type { LaneConfig, LaneLimits } from './lane-config.ts';
+import { LaneContexts } from './lane-contexts.ts';
 import type { LaneCore } from './lane-core.ts';
 import type { LaneEvent, LaneMessage } from './messages.ts';
 import { type CloseReason, NbdConnection } from './nbd-connection.ts';
@@ -35,6 +36,7 @@ import { PagePool } from './page-pool.ts';
 import { ReceiveBuffers } from './receive-buffers.ts';
 import { HEADER_SLOT_BYTES } from './reply-header.ts';
 import { RingRequests } from './ring-requests.ts';
+import { StatusReplies } from './status-reply.ts';
 import { TraceRing } from './trace-ring.ts';
 import { WaitingClients } from './waiting-clients.ts';
 
@@ -58,6 +60,7 @@ class Lane implements LaneCore {
   readonly buffers = new ReceiveBuffers(RECEIVE_BUFFER_BYTES);
   readonly iovec = new Iovec();
   readonly headers: Memory & { readonly view: DataView };
+  readonly statusReplies: StatusReplies;
   readonly limits: LaneLimits;
   readonly counters: Counters;
   readonly trace: TraceRing | undefined;
@@ -104,6 +107,8 @@ class Lane implements LaneCore {
       zeroPool: this.#zeroPool,
       indirectPool: this.#indirectPool,
     });
+    const contexts = new LaneContexts(config.contexts);
+    this.statusReplies = new StatusReplies(contexts);
     this.engine = new Engine(
       {
         disk: config.disk,
@@ -118,6 +123,7 @@ class Lane implements LaneCore {
         pool: this.pool,
         zeroPool: this.#zeroPool,
         counters: this.counters,
+        contexts,
       },
     );
     this.#waiting = new WaitingClients(this.engine);

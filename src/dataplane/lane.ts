@@ -3,7 +3,7 @@
 import { Worker } from 'node:worker_threads';
 import type { ExportInfo } from 'nbd-server-ts/protocol';
 import { closeFd, createEventFd, signalEventFd } from '../sys/index.ts';
-import { Counters } from './counters.ts';
+import { Counter, Counters } from './counters.ts';
 import type { LaneConfig } from './lane-config.ts';
 import type { LaneEvent, LaneMessage } from './messages.ts';
 import type { ReplyForm } from './reply-header.ts';
@@ -82,6 +82,16 @@ export class Lane {
         }
       });
     });
+  }
+
+  /** Clients that it serves now. */
+  get clientCount(): number {
+    return this.counters.get(Counter.CLIENTS_NOW);
+  }
+
+  /** How often it was given a new ring. */
+  get recoveryCount(): number {
+    return this.counters.get(Counter.RECOVERIES);
   }
 
   /** Resolves when the lane is in its loop; rejects when it could not start. */

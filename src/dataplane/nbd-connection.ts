@@ -382,6 +382,7 @@ export class NbdConnection implements Requester {
       return;
     }
     operation.isFua = (request.flags & NbdCmdFlag.FUA) !== 0 && this.#info.canFua;
+    operation.isOneExtent = (request.flags & NbdCmdFlag.REQ_ONE) !== 0;
     if (command === NbdCmd.WRITE && request.lengthBytes > 0) this.#current = operation;
     engine.start(operation);
   }
@@ -402,15 +403,15 @@ export class NbdConnection implements Requester {
   }
 
   replyReady(operation: Operation): void {
-    const { counters, headers, trace } = this.#core;
+    const { counters, headers, statusReplies, trace } = this.#core;
     countReply(counters, operation.command, operation.errno, operation.startedMs);
     trace?.record(operation, this.id, counters.values[Counter.CLOCK_MS_NOW]);
-    encodeReplyHeader(
-      headers.view,
-      operation.index * HEADER_SLOT_BYTES,
-      operation,
-      this.#agreement,
-    );
+    if (operation.command === NbdCmd.BLOCK_STATUS && operation.errno === 0) {
+      statusReplies.encode(operation, this.#agreement, this.#core);
+    } else {
+      const at = operation.index * HEADER_SLOT_BYTES;
+      encodeReplyHeader(headers.view, at, operation, this.#agreement);
+    }
     this.#replies.push(operation);
     this.#markDirty();
   }

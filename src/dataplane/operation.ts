@@ -117,6 +117,11 @@ export class Operation {
   clientBytes: number = A_DOUBLE;
   laneBytes: number = A_DOUBLE;
 
+  /** Bytes from `offset` on of which the metadata contexts know that they may be changing. */
+  trackedBytes: number = A_DOUBLE;
+  /** A BLOCK_STATUS that wants to hear of one extent alone. */
+  isOneExtent = false;
+
   /** What its reply consists of: a header in the lane's header area, and data of a read. */
   headerBytes = 0;
   dataBytes = 0;
@@ -156,6 +161,8 @@ export class Operation {
     this.isShared = false;
     this.clientBytes = 0;
     this.laneBytes = 0;
+    this.trackedBytes = 0;
+    this.isOneExtent = false;
   }
 }
 

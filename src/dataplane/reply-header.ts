@@ -5,19 +5,12 @@
 
 import {
   type Agreement,
-  BLOCK_STATUS_EXT_PREFIX_BYTES,
-  BLOCK_STATUS_PREFIX_BYTES,
   CHUNK_HEADER_BYTES,
   ERROR_PREFIX_BYTES,
   EXTENDED_CHUNK_HEADER_BYTES,
-  EXTENT_BYTES,
-  EXTENT_EXT_BYTES,
-  encodeBlockStatusExtPrefix,
   encodeChunkHeader,
   encodeErrorPrefix,
   encodeExtendedChunkHeader,
-  encodeExtent,
-  encodeExtentExt,
   encodeOffsetDataPrefix,
   encodeSimpleReply,
   NbdCmd,
@@ -51,12 +44,13 @@ const NO_TEXT = new Uint8Array(0);
 
 /** What a client and its server have agreed on, as far as it shapes replies. */
 export interface ReplyForm extends Agreement {
-  /** The id under which the client knows the context base:allocation, if it chose it. */
-  readonly allocationContextId: number | undefined;
+  /** The metadata contexts that the client chose, and the ids by which it knows them. */
+  readonly contexts: readonly { readonly id: number; readonly name: string }[];
 }
 
 /**
  * Writes the header of the reply of `operation` at `at`, and sets `headerBytes` and `dataBytes`.
+ * A BLOCK_STATUS that is granted has no place here: see status-reply.ts.
  */
 export function encodeReplyHeader(
   view: DataView,
@@ -76,8 +70,6 @@ export function encodeReplyHeader(
     operation.headerBytes = SIMPLE_REPLY_BYTES;
   } else if (operation.errno !== 0) {
     encodeErrorChunk(view, at, operation, agreement);
-  } else if (isStatus) {
-    encodeStatusChunk(view, at, operation, agreement);
   } else if (operation.dataBytes > 0) {
     const payloadBytes = OFFSET_DATA_PREFIX_BYTES + operation.dataBytes;
     const type = NbdReplyType.OFFSET_DATA;
@@ -86,35 +78,6 @@ export function encodeReplyHeader(
     operation.headerBytes = header + OFFSET_DATA_PREFIX_BYTES;
   } else {
     operation.headerBytes = encodeHeader(view, at, operation, agreement, NbdReplyType.NONE, 0);
-  }
-}
-
-/**
- * The whole range as one extent that is allocated and may hold anything: a blkif backend does not
- * tell more, and this is always true.
- */
-function encodeStatusChunk(
-  view: DataView,
-  at: number,
-  operation: Operation,
-  agreement: ReplyForm,
-): void {
-  const contextId = agreement.allocationContextId ?? 0;
-  const { lengthBytes } = operation;
-  if (agreement.isExtended) {
-    const payloadBytes = BLOCK_STATUS_EXT_PREFIX_BYTES + EXTENT_EXT_BYTES;
-    const type = NbdReplyType.BLOCK_STATUS_EXT;
-    const header = encodeHeader(view, at, operation, agreement, type, payloadBytes);
-    encodeBlockStatusExtPrefix(view, at + header, contextId, 1);
-    encodeExtentExt(view, at + header + BLOCK_STATUS_EXT_PREFIX_BYTES, lengthBytes, 0);
-    operation.headerBytes = header + payloadBytes;
-  } else {
-    const payloadBytes = BLOCK_STATUS_PREFIX_BYTES + EXTENT_BYTES;
-    const type = NbdReplyType.BLOCK_STATUS;
-    const header = encodeHeader(view, at, operation, agreement, type, payloadBytes);
-    view.setUint32(at + header, contextId);
-    encodeExtent(view, at + header + BLOCK_STATUS_PREFIX_BYTES, lengthBytes, 0);
-    operation.headerBytes = header + payloadBytes;
   }
 }
 
@@ -134,7 +97,7 @@ function encodeErrorChunk(
   operation.headerBytes = header + payloadBytes;
 }
 
-/** Every reply of ours is one chunk, so it is always the last. Returns the header's length. */
+/** The header of a reply's only chunk. Returns its length. */
 function encodeHeader(
   view: DataView,
   at: number,
@@ -143,15 +106,28 @@ function encodeHeader(
   type: number,
   payloadBytes: number,
 ): number {
+  return encodeChunk(view, at, operation, agreement, type, NbdReplyFlag.DONE, payloadBytes);
+}
+
+/** Writes the header of a chunk with these flags. Returns its length. */
+export function encodeChunk(
+  view: DataView,
+  at: number,
+  operation: Operation,
+  agreement: Agreement,
+  type: number,
+  flags: number,
+  payloadBytes: number,
+): number {
   const { cookieHigh, cookieLow, offsetHigh, offsetLow } = operation;
   if (!agreement.isExtended) {
-    encodeChunkHeader(view, at, NbdReplyFlag.DONE, type, cookieHigh, cookieLow, payloadBytes);
+    encodeChunkHeader(view, at, flags, type, cookieHigh, cookieLow, payloadBytes);
     return CHUNK_HEADER_BYTES;
   }
   encodeExtendedChunkHeader(
     view,
     at,
-    NbdReplyFlag.DONE,
+    flags,
     type,
     cookieHigh,
     cookieLow,

@@ -4,6 +4,7 @@
  * and so that no page is in two ring requests at once, which persistent grants forbid.
  */
 
+import { NbdErrno } from 'nbd-server-ts/protocol';
 import { PAGE_SIZE } from '../sys/index.ts';
 import { type Operation, OperationQueue, Queue, Stage } from './operation.ts';
 import type { PagePool } from './page-pool.ts';
@@ -49,7 +50,9 @@ export class ZeroWriter {
         operation.gridBytes - (hasRaggedEnd(operation, sectorBytes) ? sectorBytes : 0);
       const isOver = operation.errno !== 0 || operation.requester === undefined;
       if (isOver) {
-        // A slice failed, or the client has gone: the rest need not be written.
+        // A slice failed, or the client has gone: the rest need not be written, and what is not
+        // done is no success.
+        if (operation.errno === 0) operation.errno = NbdErrno.EIO;
         this.#end(operation);
         this.#ended(operation);
         continue;

@@ -2,19 +2,22 @@
 // sizes, alignments, order of completion and shortage of pages and slots.
 // Method: a seeded random load from many owners against a backend in the same thread that completes
 // in random order. Each owner has a byte range of its own, at odd offsets, so that owners share
-// sectors: a lost update of a neighbour's bytes shows as a wrong byte.
+// sectors: a lost update of a neighbour's bytes shows as a wrong byte. What the map of zeroes says
+// meanwhile is held against the backend's disk.
 
-import { NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
+import { NbdCmd, NbdErrno, NbdState } from 'nbd-server-ts/protocol';
 import t from 'tap';
 import { BlkifAbi, createRingArea, FrontRing } from '../../src/blkif/index.ts';
 import { Counters } from '../../src/dataplane/counters.ts';
 import { Engine } from '../../src/dataplane/engine.ts';
 import type { DiskShape } from '../../src/dataplane/lane-config.ts';
+import { LaneContexts } from '../../src/dataplane/lane-contexts.ts';
 import type { Operation, Requester } from '../../src/dataplane/operation.ts';
 import { PagePool } from '../../src/dataplane/page-pool.ts';
 import { roomBytes } from '../../src/dataplane/payload.ts';
 import { createSharedRanges } from '../../src/dataplane/range-lock.ts';
 import { RingRequests } from '../../src/dataplane/ring-requests.ts';
+import { createZeroMap } from '../../src/dataplane/zero-map.ts';
 import { allocateMemory, PAGE_SIZE } from '../../src/sys/index.ts';
 import { ModelBackend } from '../support/model-backend.ts';
 import { runSeed, SeededRandom } from '../support/random.ts';
@@ -66,9 +69,16 @@ function create(setup: Setup) {
     disk,
     { pool, zeroPool, indirectPool },
   );
+  const contexts = new LaneContexts([createZeroMap(setup.sizeBytes, 4096)]);
   const engine = new Engine(
     { disk, ranges: createSharedRanges(1, 64), laneIndex: 0, spillLimitBytes: 1 << 20 },
-    { ring, pool, zeroPool, counters: new Counters() },
+    {
+      ring,
+      pool,
+      zeroPool,
+      counters: new Counters(),
+      contexts,
+    },
   );
   const backend = new ModelBackend(
     { ringAddress: ringMemory.address, ringPageCount: setup.ringPages, abi },
@@ -76,7 +86,7 @@ function create(setup: Setup) {
     setup.sizeBytes,
     random,
   );
-  return { random, engine, ring, backend, pool, pages };
+  return { random, engine, ring, backend, pool, pages, contexts };
 }
 
 type World = ReturnType<typeof create>;
@@ -197,6 +207,23 @@ class Owner implements Requester {
   }
 }
 
+/** How many bytes the map calls zero, all of which have to be. */
+function zeroBytes({ backend, contexts }: World): number {
+  const { disk } = backend;
+  let at = 0;
+  let sum = 0;
+  const map = contexts.get('base:allocation');
+  for (const { lengthBytes, flags } of map.extents(undefined, 0, disk.length)) {
+    if (flags === NbdState.ZERO) {
+      sum += lengthBytes;
+      const first = disk.subarray(at, at + lengthBytes).findIndex((byte) => byte !== 0);
+      if (first >= 0) throw new Error(`byte ${at + first} is not zero`);
+    }
+    at += lengthBytes;
+  }
+  return sum;
+}
+
 const setups: Omit<Setup, 'seed'>[] = [
   { poolPages: 64, ringPages: 1, maxSegments: 11, sectorBytes: 512, sizeBytes: 1 << 20 },
   { poolPages: 24, ringPages: 1, maxSegments: 11, sectorBytes: 4096, sizeBytes: 1 << 20 },
@@ -215,6 +242,7 @@ for (const partial of setups) {
       at += length;
     }
     const free = pool.freeCount;
+    let mostZeroBytes = 0;
     for (let turn = 0; turn < 6000; turn++) {
       const owner = random.pick(owners);
       if (owner.current === undefined && turn < 5000) owner.start();
@@ -223,6 +251,7 @@ for (const partial of setups) {
       backend.step(random.below(8));
       t.ok(engine.collect() >= 0 || ring.fault === undefined);
       engine.pump();
+      if (turn % 16 === 0) mostZeroBytes = Math.max(mostZeroBytes, zeroBytes(world));
     }
     for (let i = 0; i < 20_000 && !engine.isIdle; i++) {
       for (const other of owners) other.feed();
@@ -240,9 +269,46 @@ for (const partial of setups) {
       t.ok(Buffer.from(held).equals(Buffer.from(owner.expected)), `owner at ${owner.first}`);
     }
     t.ok(backend.flushes > 0);
+    t.ok(mostZeroBytes > 0, `up to ${mostZeroBytes} bytes were called zero`);
     t.end();
   });
 }
+
+void t.test('zeroes that are cut short are not called zeroes', (t) => {
+  const world = create({ ...(setups[0] as Setup), seed: runSeed() });
+  const { engine, ring, backend } = world;
+  const zero = (isAbandoned: boolean): void => {
+    const operation = engine.take();
+    if (operation === undefined) throw new Error('no operation');
+    operation.command = NbdCmd.WRITE_ZEROES;
+    operation.offset = 0;
+    operation.lengthBytes = 1 << 20;
+    operation.requester = {
+      replyReady: (done) => engine.release(done),
+      payloadWanted: () => undefined,
+      payloadRefused: () => undefined,
+    };
+    engine.start(operation);
+    for (let turn = 0; !engine.isIdle; turn++) {
+      if (isAbandoned && turn === 3) engine.abandon(operation);
+      ring.publish();
+      backend.step(1);
+      engine.collect();
+      engine.pump();
+    }
+  };
+  backend.disk.fill(1);
+  zero(true);
+  t.equal(backend.disk[0], 0, 'it has begun');
+  t.equal(backend.disk[(1 << 20) - 1], 1, 'and not ended');
+  t.equal(zeroBytes(world), 0);
+  zero(false);
+  t.equal(zeroBytes(world), 1 << 20);
+  backend.errorRate = 1;
+  zero(false);
+  t.equal(zeroBytes(world), 0, 'nor are those that fail');
+  t.end();
+});
 
 void t.test('an error of any part is the error of the whole', (t) => {
   const world = create({ ...(setups[0] as Setup), seed: runSeed() });

@@ -17,6 +17,7 @@ import { nbdshCases } from './nbdsh-cases.ts';
 import { protocolCases } from './protocol-cases.ts';
 import { qemuIoCases } from './qemu-io-cases.ts';
 import { runCases } from './runner.ts';
+import { statusCases } from './status-cases.ts';
 import { transportCases } from './transport-cases.ts';
 import { troubleCases } from './trouble-cases.ts';
 
@@ -26,6 +27,7 @@ const ALL_CASES = [
   ...qemuIoCases,
   ...nbdshCases,
   ...protocolCases,
+  ...statusCases,
   ...commandLineCases,
   ...durabilityCases,
   ...loadCases,

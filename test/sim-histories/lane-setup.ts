@@ -7,6 +7,7 @@ import type {
   LaneLimits,
   LaneRing,
 } from '../../src/dataplane/lane-config.ts';
+import type { SharedContexts } from '../../src/dataplane/lane-contexts.ts';
 import type { LaneCore } from '../../src/dataplane/lane-core.ts';
 import type { SharedRanges } from '../../src/dataplane/range-lock.ts';
 import { ReceiveBuffers } from '../../src/dataplane/receive-buffers.ts';
@@ -57,6 +58,7 @@ export interface SimulatedLaneConfig {
   readonly memory: LaneMemory;
   readonly limits: LaneLimits;
   readonly ranges: SharedRanges;
+  readonly contexts: SharedContexts;
   readonly receiveBufferBytes: number;
   /** The other end of the ring may have to wake. */
   readonly notified: () => void;

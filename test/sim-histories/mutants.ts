@@ -10,6 +10,7 @@ import { type Operation, Stage } from '../../src/dataplane/operation.ts';
 import { type Part, PartRole } from '../../src/dataplane/part.ts';
 import { RangeLock } from '../../src/dataplane/range-lock.ts';
 import { WaitingClients } from '../../src/dataplane/waiting-clients.ts';
+import { ZeroMap } from '../../src/dataplane/zero-map.ts';
 import { Connection } from '../../src/frontend/connection.ts';
 import { VbdNode } from '../../src/frontend/vbd-node.ts';
 import { StopMode } from '../../src/sim/queue-runner.ts';
@@ -256,6 +257,18 @@ const statusBelieved: Mutant = {
   },
 };
 
+const writeNotTold: Mutant = {
+  name: 'a write is not told to the map of zeroes',
+  install() {
+    const undoBegin = replaceMethod(ZeroMap.prototype, 'dataBegins', () => undefined);
+    const undoEnd = replaceMethod(ZeroMap.prototype, 'dataEnds', () => undefined);
+    return () => {
+      undoBegin();
+      undoEnd();
+    };
+  },
+};
+
 const evacuationLoses: Mutant = {
   name: 'pages that move to new grants lose what they hold',
   troubles: ['restore', 'move-backend', 'slow'],
@@ -361,6 +374,7 @@ export const MUTANTS: readonly Mutant[] = [
   rangeLockIgnored,
   idBelieved,
   statusBelieved,
+  writeNotTold,
   evacuationLoses,
   usesLostRing,
   doesNotNotify,

@@ -8,13 +8,14 @@
 import type { ExportInfo } from 'nbd-server-ts/protocol';
 import type { ReplyForm } from '../../src/dataplane/reply-header.ts';
 import { Cmd, CmdFlag, Errno } from '../support/nbd-wire.ts';
+import { checkData, checkStatus } from './answer-checks.ts';
 import { DISCARDED_BYTE } from './cached-disk.ts';
 import type { ClientPlan, ClientWorld } from './client-world.ts';
 import type { ModelWrite } from './disk-model.ts';
 import { LoopbackSocket, type SocketPeer } from './loopback-socket.ts';
 import { constantBytes, drawPayload, type Payload } from './payloads.ts';
 import { parseReply, type Reply } from './reply-parser.ts';
-import { encodeHeader } from './request-header.ts';
+import { commandName, encodeHeader } from './request-header.ts';
 
 interface PendingRequest {
   readonly command: number;
@@ -145,7 +146,8 @@ export class NbdRequester implements SocketPeer {
     else if (kind < 74) this.#write();
     else if (kind < 83) this.#writeZeroes();
     else if (kind < 90) this.#trim();
-    else this.#flush();
+    else if (kind < 96 || !this.agreement.hasMetaContexts) this.#flush();
+    else this.#status();
   }
 
   #read(): void {
@@ -186,6 +188,13 @@ export class NbdRequester implements SocketPeer {
         ? model.beginWrite(first, constantBytes(DISCARDED_BYTE, end - first), true)
         : undefined;
     this.#send(Cmd.TRIM, this.#drawFua(), offset, lengthBytes, undefined, { write });
+  }
+
+  #status(): void {
+    const { offset, lengthBytes } = this.#drawRange();
+    const flags = this.#world.scheduler.random.chance(0.3) ? CmdFlag.REQ_ONE : 0;
+    const read = this.#world.model.beginRead();
+    this.#send(Cmd.BLOCK_STATUS, flags, offset, Math.max(1, lengthBytes), undefined, { read });
   }
 
   #flush(): void {
@@ -338,14 +347,14 @@ export class NbdRequester implements SocketPeer {
     const { model, isDataTrusted } = this.#world;
     model.endRead(read);
     if (errno !== 0 || !isDataTrusted) return;
-    if (data.length !== pending.lengthBytes) {
-      this.#world.report(`client ${this.id}: read #${cookie} returned ${data.length} bytes`);
-      return;
-    }
-    const wrong = model.checkRead(pending.offset, data, read.beganAt, model.now());
-    if (wrong !== undefined) {
-      this.#world.report(`client ${this.id}: read #${cookie} is wrong: ${wrong}`);
-    }
+    const { command, offset, lengthBytes } = pending;
+    const question = { offset, lengthBytes, beganAt: read.beganAt };
+    const wrong =
+      command === Cmd.BLOCK_STATUS
+        ? checkStatus(data, this.agreement.isExtended, question, model)
+        : checkData(data, question, model);
+    if (wrong === undefined) return;
+    this.#world.report(`client ${this.id}: ${commandName(command)} #${cookie} is wrong: ${wrong}`);
   }
 
   // --- the end
@@ -385,8 +394,4 @@ export class NbdRequester implements SocketPeer {
     }
     this.#pending.clear();
   }
-}
-
-function commandName(command: number): string {
-  return Object.entries(Cmd).find(([, value]) => value === command)?.[0] ?? String(command);
 }

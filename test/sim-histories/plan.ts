@@ -117,8 +117,8 @@ function drawClient(random: SeededRandom, tempoMs: number): ClientPlan {
   const agreement: ReplyForm = {
     isStructured: style > 0,
     isExtended: style === 2,
-    hasMetaContexts: false,
-    allocationContextId: undefined,
+    hasMetaContexts: style > 0,
+    contexts: style > 0 ? [{ id: 7, name: 'base:allocation' }] : [],
   };
   return {
     requests: 10 + random.below(50),

@@ -6,16 +6,18 @@ import { BlkifAbi, createRingArea, FrontRing, type RingArea } from '../../src/bl
 import { Counters } from '../../src/dataplane/counters.ts';
 import { Engine } from '../../src/dataplane/engine.ts';
 import type { DiskShape, LaneLimits, LaneRing } from '../../src/dataplane/lane-config.ts';
+import { createSharedContexts, LaneContexts } from '../../src/dataplane/lane-contexts.ts';
 import type { LaneCore } from '../../src/dataplane/lane-core.ts';
 import { PagePool } from '../../src/dataplane/page-pool.ts';
 import { createSharedRanges } from '../../src/dataplane/range-lock.ts';
 import { ReceiveBuffers } from '../../src/dataplane/receive-buffers.ts';
 import type { ReplyForm } from '../../src/dataplane/reply-header.ts';
 import { RingRequests } from '../../src/dataplane/ring-requests.ts';
+import { StatusReplies } from '../../src/dataplane/status-reply.ts';
 import { allocateMemory, PAGE_SIZE } from '../../src/sys/index.ts';
 import { headerArea, sharedIovec } from './lane-setup.ts';
 
-export const SIMPLE: ReplyForm = { ...SIMPLE_AGREEMENT, allocationContextId: undefined };
+export const SIMPLE: ReplyForm = { ...SIMPLE_AGREEMENT, contexts: [] };
 export const DISK: DiskShape = {
   sectorBytes: 512,
   flush: 'flush-cache',
@@ -52,6 +54,10 @@ export function createRing(): QuietRing {
   };
 }
 
+function noContexts(): LaneContexts {
+  return new LaneContexts(createSharedContexts(1 << 20));
+}
+
 /** An engine with eight operations. */
 export function createEngine(
   config: LaneRing,
@@ -72,7 +78,7 @@ export function createEngine(
       spillLimitBytes: 1 << 20,
       ...(bytesMax !== undefined && { bytesMax }),
     },
-    { ring, pool, zeroPool, counters: new Counters() },
+    { ring, pool, zeroPool, counters: new Counters(), contexts: noContexts() },
   );
   return { engine, ring };
 }
@@ -88,6 +94,7 @@ export function createCore(
     buffers: new ReceiveBuffers(4096),
     iovec: sharedIovec,
     headers: headerArea(0),
+    statusReplies: new StatusReplies(noContexts()),
     limits: LIMITS,
     counters: new Counters(),
     isDraining: false,

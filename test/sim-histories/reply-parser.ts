@@ -11,6 +11,8 @@ const EXTENDED_CHUNK_MAGIC = 0x6e8a_278c;
 const FLAG_DONE = 1;
 const TYPE_NONE = 0;
 const TYPE_OFFSET_DATA = 1;
+const TYPE_BLOCK_STATUS = 5;
+const TYPE_BLOCK_STATUS_EXT = 6;
 const TYPE_ERROR = 0x8001;
 
 export interface Reply {
@@ -18,6 +20,7 @@ export interface Reply {
   readonly owner: number;
   readonly cookie: number;
   readonly errno: number;
+  /** Of a read; of a BLOCK_STATUS its chunk's payload. */
   readonly data: Buffer;
   readonly totalBytes: number;
 }
@@ -76,6 +79,9 @@ function parseChunk(
   if (type === TYPE_NONE && payloadBytes === 0) return { ...ids, errno: 0, data: NO_DATA };
   if (type === TYPE_OFFSET_DATA) {
     return { ...ids, errno: 0, data: bytes.subarray(headerBytes + 8, totalBytes) };
+  }
+  if (type === (headerBytes === 32 ? TYPE_BLOCK_STATUS_EXT : TYPE_BLOCK_STATUS)) {
+    return { ...ids, errno: 0, data: bytes.subarray(headerBytes, totalBytes) };
   }
   if (type === TYPE_ERROR) {
     return { ...ids, errno: bytes.readUInt32BE(headerBytes), data: NO_DATA };

@@ -4,6 +4,7 @@
  */
 
 import { allocateMemory } from '../../src/sys/index.ts';
+import { Cmd } from '../support/nbd-wire.ts';
 
 const COMPACT_MAGIC = 0x2560_9513;
 const EXTENDED_MAGIC = 0x21e4_1c71;
@@ -45,4 +46,9 @@ export function encodeHeader(
   if (isExtended) headerView.setUint32(at + 24, 0);
   headerView.setUint32(at + (isExtended ? 28 : 24), lengthBytes);
   return { address: headerMemory.address + at, lengthBytes: isExtended ? 32 : 28 };
+}
+
+/** The name of a command, for people. */
+export function commandName(command: number): string {
+  return Object.entries(Cmd).find(([, value]) => value === command)?.[0] ?? String(command);
 }

@@ -13,7 +13,9 @@ import {
   laneRing,
   memoryOf,
 } from '../../src/daemon/attachment-shape.ts';
+import { LaneContexts, type SharedContexts } from '../../src/dataplane/lane-contexts.ts';
 import { createSharedRanges, type SharedRanges } from '../../src/dataplane/range-lock.ts';
+import { createZeroMap } from '../../src/dataplane/zero-map.ts';
 import {
   type Attachment,
   type Clock,
@@ -63,6 +65,8 @@ export class ServedProcess {
   #pages: LanePages[] = [];
   #lastOrder: Promise<void> = Promise.resolve();
   #info: ExportInfo | undefined;
+  #shared: SharedContexts = [];
+  #contexts: LaneContexts | undefined;
   #access: GrantAccess = 'read-only';
   isDead = false;
   end: FrontendEnd | undefined;
@@ -164,6 +168,9 @@ export class ServedProcess {
     this.#access = attachment.isPersistent ? 'read-write' : 'read-only';
     this.#pages = attachment.queues.map(() => this.#grant(attachment));
     this.ranges = createSharedRanges(attachment.queues.length, plan.operations);
+    // Small chunks, so that a zeroing covers some of them.
+    this.#shared = [createZeroMap(attachment.disk.sectors * RING_SECTOR_BYTES, 4096)];
+    this.#contexts = new LaneContexts(this.#shared);
     for (const [index, pages] of this.#pages.entries()) {
       const lane = new SimulatedLane({
         index,
@@ -180,6 +187,7 @@ export class ServedProcess {
           spillBytes: plan.spillBytes,
         },
         ranges: this.ranges,
+        contexts: this.#shared,
         receiveBufferBytes: plan.receiveBufferBytes,
         notified: poke,
         broken: (fault) => events.broken(fault),
@@ -213,9 +221,10 @@ export class ServedProcess {
   #detached(reason: DetachReason): Promise<void> {
     this.#options.environment.scheduler.trace('process', `connection lost: ${reason}`);
     this.isServing = false;
-    return this.#inOrder(() =>
-      this.#forEachLane((lane, done) => lane.order({ type: 'suspend', done })),
-    );
+    return this.#inOrder(async () => {
+      await this.#forEachLane((lane, done) => lane.order({ type: 'suspend', done }));
+      this.#contexts?.contentUnknown();
+    });
   }
 
   #reattached(attachment: Attachment): void {
@@ -269,6 +278,7 @@ export class ServedProcess {
   }
 
   #resized(sectors: number): void {
+    this.#contexts?.contentUnknown();
     if (this.#info !== undefined) {
       this.#info = { ...this.#info, sizeBytes: sectors * RING_SECTOR_BYTES };
     }

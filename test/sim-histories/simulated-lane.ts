@@ -8,12 +8,14 @@ import { Counters } from '../../src/dataplane/counters.ts';
 import { Engine } from '../../src/dataplane/engine.ts';
 import type { Iovec } from '../../src/dataplane/iovec.ts';
 import type { LaneLimits } from '../../src/dataplane/lane-config.ts';
+import { LaneContexts } from '../../src/dataplane/lane-contexts.ts';
 import type { LaneCore } from '../../src/dataplane/lane-core.ts';
 import { type CloseReason, NbdConnection } from '../../src/dataplane/nbd-connection.ts';
 import type { Operation, Requester } from '../../src/dataplane/operation.ts';
 import { PagePool } from '../../src/dataplane/page-pool.ts';
 import type { ReceiveBuffers } from '../../src/dataplane/receive-buffers.ts';
 import { RingRequests } from '../../src/dataplane/ring-requests.ts';
+import { StatusReplies } from '../../src/dataplane/status-reply.ts';
 import { WaitingClients } from '../../src/dataplane/waiting-clients.ts';
 import type { EventChannel } from '../../src/host/index.ts';
 import { openEventChannel } from '../../src/sim/event-channel.ts';
@@ -47,6 +49,7 @@ export class SimulatedLane implements LaneCore {
   readonly buffers: ReceiveBuffers;
   readonly iovec: Iovec = sharedIovec;
   readonly headers: LaneCore['headers'];
+  readonly statusReplies: StatusReplies;
   readonly limits: LaneLimits;
   readonly counters: Counters = new Counters();
   isDraining = false;
@@ -81,6 +84,8 @@ export class SimulatedLane implements LaneCore {
 
   constructor(config: SimulatedLaneConfig) {
     const { index, ring, disk, memory, limits, ranges } = config;
+    const contexts = new LaneContexts(config.contexts);
+    this.statusReplies = new StatusReplies(contexts);
     this.#config = config;
     this.#scheduler = config.scheduler;
     this.index = index;
@@ -103,7 +108,13 @@ export class SimulatedLane implements LaneCore {
         sharedMax: limits.operations,
         bytesMax: limits.bytes,
       },
-      { ring: this.ring, pool: this.pool, zeroPool: this.zeroPool, counters: this.counters },
+      {
+        ring: this.ring,
+        pool: this.pool,
+        zeroPool: this.zeroPool,
+        counters: this.counters,
+        contexts,
+      },
     );
     const take = this.engine.take.bind(this.engine);
     this.engine.take = (lengthBytes, isOwn) => {

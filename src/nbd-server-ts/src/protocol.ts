@@ -62,6 +62,7 @@ export type {
   NegotiationNext,
   NegotiationResult,
 } from './handshake-state.ts';
+export { type Extent, type MetaContext, shapeExtents } from './meta-context.ts';
 export {
   DEFAULT_NEGOTIATION_LIMITS,
   Negotiation,

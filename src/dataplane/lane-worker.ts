@@ -17,6 +17,7 @@ import {
   EPOLLIN,
   EPOLLOUT,
   Epoll,
+  enlargeSendBuffer,
   libc,
   type Memory,
   scheduleInBatches,
@@ -42,6 +43,8 @@ import { WaitingClients } from './waiting-clients.ts';
 
 const EVENTS_PER_WAIT = 256;
 const RECEIVE_BUFFER_BYTES = 256 * 1024;
+/** What a socket is asked to take before its reader has taken anything. */
+const SEND_BUFFER_BYTES = 1024 * 1024;
 /** How long a ragged write waits before it looks whether another lane is done. */
 const LOOK_AGAIN_MS = 1;
 /** How often clients are looked at while others wait for pages or operations. */
@@ -370,6 +373,7 @@ class Lane implements LaneCore {
 
   #adopt(message: Extract<LaneMessage, { type: 'adopt' }>): void {
     const { connectionId, fd, info, agreement } = message;
+    enlargeSendBuffer(fd, SEND_BUFFER_BYTES);
     const connection = new NbdConnection(this, connectionId, fd, info, agreement);
     const place = this.#freePlaces.pop() ?? this.#connections.length;
     this.#connections[place] = connection;

@@ -5,7 +5,7 @@
  */
 
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { drainEventFd, scheduleInBatches, setThreadName } from '../sys/index.ts';
+import { drainEventFd, ProcessorBinding, scheduleInBatches, setThreadName } from '../sys/index.ts';
 import { RingSet } from './ring-set.ts';
 import type { WorkerMessage, WorkerReport, WorkerSetup } from './worker-messages.ts';
 
@@ -41,7 +41,7 @@ function takeMessages(rings: RingSet): void {
 
 setThreadName(threadName);
 scheduleInBatches();
-const rings = new RingSet(() => performance.now());
+const rings = new RingSet(() => performance.now(), new ProcessorBinding());
 rings.onBroken = (queueId) => report({ kind: 'broken', queueId });
 rings.wakeBy(wakeFd);
 while (isRunning) {

@@ -12,10 +12,12 @@
  * Invariant: whoever turns the word from "not (PENDING and deliverable)" into "PENDING and
  * deliverable", deliverable meaning neither MASKED nor UNBOUND, signals the eventfd afterwards,
  * once. So an event to an end that is awake, or has one waiting, costs no system call.
+ *
+ * Beside the state word stands the processor that the last signal came from: a hint and no more.
  */
 
 import type { EventChannel, EventChannelHandle } from '../host/index.ts';
-import { drainEventFd, signalEventFd, viewMemory } from '../sys/index.ts';
+import { currentProcessor, drainEventFd, signalEventFd, viewMemory } from '../sys/index.ts';
 
 export const PENDING = 1;
 export const MASKED = 2;
@@ -54,8 +56,13 @@ export class SimulatedEventChannel implements EventChannel {
     }
     this.fd = handle.fd;
     this.peerFd = peerFd;
-    this.state = new Int32Array(viewMemory(stateAddress, 4));
-    this.peerState = new Int32Array(viewMemory(peerStateAddress, 4));
+    this.state = new Int32Array(viewMemory(stateAddress, 8));
+    this.peerState = new Int32Array(viewMemory(peerStateAddress, 8));
+  }
+
+  /** Where the other end last signalled from; -1 when that is not known. */
+  get signalProcessor(): number {
+    return this.state[1] ?? -1;
   }
 
   notify(): void {
@@ -64,6 +71,7 @@ export class SimulatedEventChannel implements EventChannel {
     // with a load and a later store, an unmask in between would find nothing pending and we would
     // have seen MASKED, so nobody would signal.
     if (Atomics.or(this.peerState, 0, PENDING) === 0) {
+      this.peerState[1] = currentProcessor();
       signalEventFd(this.peerFd);
     }
   }

@@ -11,9 +11,10 @@ import {
   type EngineDisk,
   type EngineStats,
 } from './blkback-engine.ts';
-import { openEventChannel } from './event-channel.ts';
+import { openEventChannel, type SimulatedEventChannel } from './event-channel.ts';
 import { SeededRandom } from './faults.ts';
 import { FdDisk } from './fd-disk.ts';
+import { type Binding, FrontEndFollower } from './front-end-follower.ts';
 import { GrantMap } from './grant-map.ts';
 import { HostileAnswers } from './hostile-answers.ts';
 import { IovecList } from './iovec-list.ts';
@@ -26,6 +27,7 @@ const WAKE_TOKEN = 0xffff_ffff;
 
 interface Queue {
   readonly runner: QueueRunner;
+  readonly channel: SimulatedEventChannel;
   /** Set while the queue is being detached: whom to tell when nothing is left of it. */
   onDetached: (() => void) | undefined;
 }
@@ -44,9 +46,14 @@ export class RingSet {
   readonly #iovecs = new IovecList();
   /** Nothing is late and nothing is ending: there is only to wait for events. */
   #isCalm = true;
+  readonly #follower: FrontEndFollower | undefined;
+  /** The only ring, whose front end is followed. */
+  #followed: Queue | undefined;
 
-  constructor(clockMs: () => number) {
+  /** @param binding moves the thread of the caller; without one it stays where it is. */
+  constructor(clockMs: () => number, binding?: Binding) {
     this.#clockMs = clockMs;
+    this.#follower = binding && new FrontEndFollower(binding, this.stats);
   }
 
   /** Makes {@link turn} return true when `fd` is readable. */
@@ -61,6 +68,7 @@ export class RingSet {
   turn(maxWaitMs: number): boolean {
     const count = this.#epoll.wait(this.#isCalm ? maxWaitMs : this.#waitMs(maxWaitMs));
     const nowMs = this.#clockMs();
+    if (this.#followed !== undefined) this.#follower?.rung(this.#followed.channel.signalProcessor);
     let isWoken = false;
     for (let index = 0; index < count; index++) {
       const token = this.#epoll.tokenAt(index);
@@ -124,6 +132,13 @@ export class RingSet {
     this.#epoll.close();
   }
 
+  /** Front ends of several rings are on processors of their own: nobody is followed then. */
+  #chooseFollowed(): void {
+    const [first] = this.#queues.values();
+    this.#followed = this.#queues.size === 1 ? first : undefined;
+    this.#follower?.stop();
+  }
+
   #waitMs(maxWaitMs: number): number {
     const nextMs = this.nextDueMs;
     if (nextMs === Number.POSITIVE_INFINITY) return this.#hasDetaching() ? 0 : maxWaitMs;
@@ -159,6 +174,7 @@ export class RingSet {
       if (onDetached !== undefined && runner.isStopped) {
         runner.engine.releaseKept();
         this.#queues.delete(queueId);
+        this.#chooseFollowed();
         onDetached();
       } else if (onDetached !== undefined || runner.nextDueMs !== Number.POSITIVE_INFINITY) {
         isCalm = false;
@@ -198,7 +214,8 @@ export class RingSet {
       );
     const runner = new QueueRunner(engine, channel, this.#faults, random, hostile);
     runner.onBroken = () => this.onBroken(queueId);
-    this.#queues.set(queueId, { runner, onDetached: undefined });
+    this.#queues.set(queueId, { runner, channel, onDetached: undefined });
+    this.#chooseFollowed();
     this.#epoll.add(channel.fd, EPOLLIN, queueId);
   }
 }

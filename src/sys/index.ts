@@ -21,7 +21,7 @@ export {
   unmapMemory,
 } from './memory.ts';
 export { type ReadableWatch, watchReadable } from './readable-watcher.ts';
-export { scheduleInBatches } from './scheduling.ts';
+export { currentProcessor, ProcessorBinding, scheduleInBatches } from './scheduling.ts';
 export { enlargeSendBuffer } from './send-buffer.ts';
 export { untakenBytesOf } from './socket-queue.ts';
 export { setThreadName } from './thread-name.ts';

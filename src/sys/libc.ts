@@ -70,6 +70,9 @@ export interface Libc {
   sendmsg: (fd: number, message: number, flags: number) => number;
   shutdown: (fd: number, how: number) => number;
   prctl: (option: number, address: number) => number;
+  schedGetcpu: () => number;
+  schedGetaffinity: (tid: number, size: number, mask: number) => number;
+  schedSetaffinity: (tid: number, size: number, mask: number) => number;
   schedSetscheduler: (tid: number, policy: number, parameter: number) => number;
   /** Ends the process at once, whatever its threads are blocked in. */
   exitNow: (code: number) => void;
@@ -119,6 +122,9 @@ export const libc: Libc = {
   sendmsg: declare('sendmsg', 'long', ['int', ADDRESS, 'int']),
   shutdown: declare('shutdown', 'int', ['int', 'int']),
   prctl: declare('prctl', 'int', ['int', ADDRESS]),
+  schedGetcpu: declare('sched_getcpu', 'int', []),
+  schedGetaffinity: declare('sched_getaffinity', 'int', ['int', 'size_t', ADDRESS]),
+  schedSetaffinity: declare('sched_setaffinity', 'int', ['int', 'size_t', ADDRESS]),
   schedSetscheduler: declare('sched_setscheduler', 'int', ['int', 'int', ADDRESS]),
   exitNow: declare('_exit', 'void', ['int']),
 };

@@ -23,7 +23,7 @@ function capacityBytes(fd: number): number {
   }
 }
 
-t.test('a Unix socket takes more than before', async (t) => {
+void t.test('a Unix socket takes more than before', async (t) => {
   const [small, smallReader] = createSocketPair();
   const [large, largeReader] = createSocketPair();
   enlargeSendBuffer(large, MIB);
@@ -34,7 +34,7 @@ t.test('a Unix socket takes more than before', async (t) => {
   for (const fd of [small, smallReader, large, largeReader]) closeFd(fd);
 });
 
-t.test('a TCP socket keeps the buffer that the kernel sizes', async (t) => {
+void t.test('a TCP socket keeps the buffer that the kernel sizes', async (t) => {
   const server = createServer().listen(0, '127.0.0.1');
   await new Promise((resolve) => server.once('listening', resolve));
   const address = server.address();

@@ -9,11 +9,12 @@ import {
   NBD_PORT,
   PRIVATE_ACCESS,
   parseMetricsAddress,
+  parseServeAddress,
   parseSimulatedDisk,
-  parseTcpAddress,
   parseUnixAddress,
   parseUnixMode,
   parseUnixOwner,
+  type ServeAddress,
   type SimulatedDisk,
   serve,
   type TlsOptions,
@@ -26,7 +27,7 @@ interface Flags {
   readonly simulateFeatures?: string;
   readonly simulateFaults?: string;
   readonly unix: readonly ListenAddress[];
-  readonly listen: readonly ListenAddress[];
+  readonly listen: readonly ServeAddress[];
   readonly stdio?: true;
   readonly unixMode: number;
   readonly unixOwner?: string;
@@ -143,8 +144,8 @@ function addListenOptions(command: Command): void {
         .default([], 'none'),
     )
     .addOption(
-      new Option('--listen <host:port>', 'listen on TCP (repeatable)')
-        .argParser(collect(parseTcpAddress))
+      new Option('--listen <host:port>', 'listen on TCP, or on vsock:PORT (repeatable)')
+        .argParser(collect(parseServeAddress))
         .default([], `127.0.0.1:${NBD_PORT} when there is no other way in`),
     )
     .option('--stdio', 'serve one client on standard input and output')

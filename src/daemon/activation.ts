@@ -4,7 +4,7 @@
  * environment, so that no program that we start believes they are meant for it.
  */
 
-import { setCloseOnExec, socketKindOf } from '../sys/index.ts';
+import { AF_VSOCK, setCloseOnExec, socketKindOf } from '../sys/index.ts';
 import { DaemonError } from './errors.ts';
 
 const LISTEN_FDS_START = 3;
@@ -12,6 +12,7 @@ const LISTEN_FDS_MAX = 1024;
 const AF_UNIX = 1;
 const AF_INET = 2;
 const AF_INET6 = 10;
+const SERVED_DOMAINS = [AF_UNIX, AF_INET, AF_INET6, AF_VSOCK];
 const SOCK_STREAM = 1;
 
 export interface PassedDescriptor {
@@ -48,7 +49,7 @@ export function checkListening({ fd, name }: PassedDescriptor): void {
       `${what} is a connection: set Accept=no in the .socket unit, or use --stdio`,
     );
   }
-  if (kind.domain !== AF_UNIX && kind.domain !== AF_INET && kind.domain !== AF_INET6) {
-    throw new DaemonError(`${what} is neither a Unix nor a TCP socket, which are all we serve`);
+  if (!SERVED_DOMAINS.includes(kind.domain)) {
+    throw new DaemonError(`${what} is no Unix, TCP or vsock socket, which are all we serve`);
   }
 }

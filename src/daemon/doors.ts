@@ -49,6 +49,7 @@ export class Doors {
       access: this.#options.unixAccess,
       keepAliveMs: this.#options.keepAliveMs,
       onClient: (socket) => this.#reception.arrived(socket, peerOf(socket)),
+      onVsockClient: (stream, peer) => this.#reception.arrived(stream, peer),
       onTrouble: (error) => {
         const message = `a client could not be taken in: ${error.message}`;
         this.#refusals.warn('accept-failed', {}, message);
@@ -87,10 +88,12 @@ export class Doors {
 
   #printHints(uri: string): void {
     const [listener] = this.#listeners;
+    if (listener === undefined || listener.address.kind === 'vsock') return;
+    const { address } = listener;
     const device =
-      listener?.address.kind === 'unix'
-        ? `nbd-client -unix ${listener.address.path} /dev/nbd0`
-        : `nbd-client ${listener?.address.host ?? ''} ${listener?.address.port ?? ''} /dev/nbd0`;
+      address.kind === 'unix'
+        ? `nbd-client -unix ${address.path} /dev/nbd0`
+        : `nbd-client ${address.host} ${address.port} /dev/nbd0`;
     process.stderr.write(
       `This is a simulated disk. Look at it from another terminal, for example with\n` +
         `  nbdinfo '${uri}'\n` +

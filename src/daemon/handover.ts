@@ -8,6 +8,7 @@ import net from 'node:net';
 import type { Duplex } from 'node:stream';
 import tls from 'node:tls';
 import { createSocketPair, duplicateFd } from '../sys/index.ts';
+import { SocketStream } from './socket-stream.ts';
 
 /** A client's socket without Node. */
 export interface DetachedSocket {
@@ -18,7 +19,8 @@ export interface DetachedSocket {
 }
 
 /** Whether a stream is a socket that can leave Node. */
-export function isPlainSocket(stream: Duplex): stream is net.Socket {
+export function isPlainSocket(stream: Duplex): stream is net.Socket | SocketStream {
+  if (stream instanceof SocketStream) return true;
   return stream instanceof net.Socket && !(stream instanceof tls.TLSSocket);
 }
 
@@ -28,15 +30,23 @@ export function isPlainSocket(stream: Duplex): stream is net.Socket {
  * between, because all of this happens within one turn of the event loop. Undefined when the socket
  * is closed already.
  */
-export function detachSocket(socket: net.Socket, rest: Uint8Array): DetachedSocket | undefined {
-  // Node has no public way to a socket's descriptor; `_handle.fd` has been there since 2012.
-  const fd = (socket as unknown as { _handle?: { fd?: number } | null })._handle?.fd;
+export function detachSocket(
+  socket: net.Socket | SocketStream,
+  rest: Uint8Array,
+): DetachedSocket | undefined {
+  if (socket.destroyed) return undefined;
+  const fd = socket instanceof SocketStream ? socket.fd : descriptorOf(socket);
   if (fd === undefined || fd < 0) return undefined;
   const buffered = socket.read() as Buffer | null;
   const bytes = buffered === null ? Uint8Array.from(rest) : Buffer.concat([rest, buffered]);
   const copy = duplicateFd(fd);
   socket.destroy();
   return { fd: copy, bytes };
+}
+
+/** Node has no public way to a socket's descriptor; `_handle.fd` has been there since 2012. */
+function descriptorOf(socket: net.Socket): number | undefined {
+  return (socket as unknown as { _handle?: { fd?: number } | null })._handle?.fd;
 }
 
 /** A stream that is joined to a socket, until either side has ended. */

@@ -3,8 +3,9 @@ export {
   type ListenAddress,
   NBD_PORT,
   parseMetricsAddress,
-  parseTcpAddress,
+  parseServeAddress,
   parseUnixAddress,
+  type ServeAddress,
 } from './addresses.ts';
 export type { VbdUse } from './device-options.ts';
 export { DaemonError, UsageError } from './errors.ts';

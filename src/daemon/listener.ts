@@ -3,17 +3,19 @@
 import { existsSync, lstatSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import { dirname } from 'node:path';
-import { unixPathOf } from '../sys/index.ts';
+import { AF_VSOCK, socketKindOf, unixPathOf } from '../sys/index.ts';
 import { checkListening, type PassedDescriptor } from './activation.ts';
-import { formatAddress, type ListenAddress } from './addresses.ts';
+import { formatAddress, type ListenAddress, type ServeAddress } from './addresses.ts';
 import { DaemonError } from './errors.ts';
+import type { SocketStream } from './socket-stream.ts';
 import { applyAccess, PRIVATE_ACCESS, type UnixAccess } from './unix-access.ts';
+import { acceptClients, openVsock, vsockAddressOf } from './vsock-listener.ts';
 
 const BACKLOG = 1024;
 
 export interface Listener {
   /** Where it really listens: port 0 has become a number. */
-  readonly address: ListenAddress;
+  readonly address: ServeAddress;
   /** Stops accepting, and removes a Unix socket's file if we made it. */
   close(): void;
 }
@@ -24,6 +26,8 @@ export interface ListenOptions {
   /** Silence after which TCP asks whether the other end is still there; 0 for never. */
   readonly keepAliveMs: number;
   readonly onClient: (socket: net.Socket) => void;
+  /** The same for vsock, with who it is. */
+  readonly onVsockClient?: (stream: SocketStream, peer: string) => void;
   /** A server of another kind that takes the sockets, e.g. one for HTTP, in place of `onClient`. */
   readonly server?: net.Server;
   /** Clients cannot be taken in at the moment, for want of descriptors above all. */
@@ -47,7 +51,8 @@ function createServer(options: ListenOptions): net.Server {
 }
 
 /** Listens, and hands each client to `onClient`. @throws DaemonError */
-export async function listen(address: ListenAddress, options: ListenOptions): Promise<Listener> {
+export async function listen(address: ServeAddress, options: ListenOptions): Promise<Listener> {
+  if (address.kind === 'vsock') return vsockListener(openVsock(address, BACKLOG), options);
   if (address.kind === 'unix') await removeStaleSocket(address.path);
   const server = createServer(options);
   await new Promise<void>((resolve, reject) => {
@@ -74,12 +79,19 @@ export async function listen(address: ListenAddress, options: ListenOptions): Pr
   };
 }
 
+function vsockListener(fd: number, options: ListenOptions): Listener {
+  const { onVsockClient: onClient = (stream) => stream.destroy(), onTrouble } = options;
+  const address = vsockAddressOf(fd);
+  return { address, close: acceptClients(fd, { onClient, onTrouble }) };
+}
+
 /** Takes clients from a socket that the service manager listens on. @throws DaemonError */
 export async function listenOnPassed(
   passed: PassedDescriptor,
   options: ListenOptions,
 ): Promise<Listener> {
   checkListening(passed);
+  if (socketKindOf(passed.fd)?.domain === AF_VSOCK) return vsockListener(passed.fd, options);
   const server = createServer(options);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) => {

@@ -1,7 +1,7 @@
 /** What `serve` was asked to do, parsed and checked. */
 
 import { type Stats, statSync } from 'node:fs';
-import type { ListenAddress } from './addresses.ts';
+import type { ListenAddress, ServeAddress } from './addresses.ts';
 import type { VbdUse } from './device-options.ts';
 import { DaemonError, UsageError } from './errors.ts';
 import type { LogLevel } from './log.ts';
@@ -21,7 +21,7 @@ export interface ServeOptions {
   readonly simulateFeatures: string | undefined;
   readonly simulateFaults: string | undefined;
   /** Where to listen; empty for sockets that the service manager passes, or else the default. */
-  readonly listen: readonly ListenAddress[];
+  readonly listen: readonly ServeAddress[];
   /** Serve one client on stdin and stdout, and listen nowhere. */
   readonly isStdio: boolean;
   readonly unixAccess: UnixAccess;

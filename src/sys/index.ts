@@ -33,3 +33,15 @@ export {
   socketKindOf,
   unixPathOf,
 } from './unix-socket.ts';
+export {
+  type AcceptedSocket,
+  AF_VSOCK,
+  acceptVsock,
+  connectVsock,
+  listenVsock,
+  localCid,
+  VMADDR_ANY,
+  VMADDR_CID_LOCAL,
+  type VsockName,
+  vsockNameOf,
+} from './vsock.ts';

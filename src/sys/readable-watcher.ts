@@ -1,6 +1,6 @@
 /**
  * Tells the main thread's event loop when descriptors become readable that libuv does not take:
- * character devices such as /dev/xen/xenbus.
+ * character devices such as /dev/xen/xenbus, and kinds of sockets that it does not know.
  *
  * A blocking read of such a device would occupy a thread of libuv's pool that nothing can wake, and
  * then process.exit() hangs for ever. Here one pool thread waits in epoll_wait(2) for all of them
@@ -14,6 +14,7 @@ import { errno, libc } from './libc.ts';
 import { allocateMemory } from './memory.ts';
 
 const EPOLLIN = 0x001;
+const EPOLLOUT = 0x004;
 // Disarms the descriptor once it was reported, so that the pool thread does not spin on it while
 // the event loop has not yet read it.
 const EPOLLONESHOT = 1 << 30;
@@ -45,6 +46,8 @@ const epollWait = koffi
 export interface ReadableWatch {
   /** Asks for the next call. To be called when a read has said EAGAIN. */
   rearm(): void;
+  /** Asks for the next call when `fd` takes more, or is readable if that is wanted as well. */
+  rearmForWriting(isReadWanted: boolean): void;
   /** No call follows. Must come before the descriptor is closed. */
   stop(): void;
 }
@@ -87,11 +90,13 @@ class Watcher {
     this.#control(EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLONESHOT);
     this.#callbacks.set(fd, onReadable);
     this.#wait();
+    const arm = (events: number): void => {
+      if (this.#callbacks.get(fd) !== onReadable) return;
+      this.#control(EPOLL_CTL_MOD, fd, events | EPOLLONESHOT);
+    };
     return {
-      rearm: () => {
-        if (this.#callbacks.get(fd) !== onReadable) return;
-        this.#control(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLONESHOT);
-      },
+      rearm: () => arm(EPOLLIN),
+      rearmForWriting: (isReadWanted) => arm(isReadWanted ? EPOLLIN | EPOLLOUT : EPOLLOUT),
       stop: () => {
         if (this.#callbacks.get(fd) !== onReadable) return;
         this.#callbacks.delete(fd);

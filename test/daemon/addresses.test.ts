@@ -1,6 +1,12 @@
 // Goal: what people type as an address or a size is understood as they meant it, or refused.
 import t from 'tap';
-import { nbdUri, parseTcpAddress, parseUnixAddress } from '../../src/daemon/addresses.ts';
+import {
+  formatAddress,
+  nbdUri,
+  parseServeAddress,
+  parseTcpAddress,
+  parseUnixAddress,
+} from '../../src/daemon/addresses.ts';
 import { UsageError } from '../../src/daemon/errors.ts';
 import { parseSimulatedDisk, parseSize } from '../../src/daemon/serve-options.ts';
 
@@ -16,6 +22,30 @@ void t.test('TCP addresses', (t) => {
   for (const bad of ['', 'host', '::1:80', 'host:', 'host:65536', 'host:-1', 'host:1x', '[::1]']) {
     t.throws(() => parseTcpAddress(bad), UsageError, bad);
   }
+  t.end();
+});
+
+void t.test('addresses of vsock', (t) => {
+  const any = { kind: 'vsock', cid: undefined, port: 10809 } as const;
+  t.strictSame(parseServeAddress('vsock:10809'), any);
+  t.equal(formatAddress(any), 'vsock:10809');
+  const one = { kind: 'vsock', cid: 3, port: 4294967294 } as const;
+  t.strictSame(parseServeAddress('vsock:3:4294967294'), one);
+  t.equal(formatAddress(one), 'vsock:3:4294967294');
+  t.equal(nbdUri(one, 'xvda'), 'nbd+vsock://3:4294967294/xvda');
+  t.equal(nbdUri(one, '', true), 'nbds+vsock://3:4294967294/');
+  t.strictSame(parseServeAddress('host:80'), parseTcpAddress('host:80'));
+  for (const bad of [
+    'vsock:',
+    'vsock:x',
+    'vsock:1:',
+    'vsock::1',
+    'vsock:4294967295',
+    'vsock:1:2:3',
+  ]) {
+    t.throws(() => parseServeAddress(bad), UsageError, bad);
+  }
+  t.throws(() => parseServeAddress('vsock:4294967295:1'), UsageError, 'any is no CID');
   t.end();
 });
 

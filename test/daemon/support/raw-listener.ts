@@ -6,6 +6,7 @@ const AF_UNIX = 1;
 const AF_INET = 2;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
+const SOCK_NONBLOCK = 0x800;
 const SOCK_CLOEXEC = 0x80000;
 const BACKLOG = 16;
 
@@ -28,8 +29,9 @@ function unixAddress(path: string): Uint8Array {
 }
 
 /** A Unix socket that listens at `path`. The caller closes it. */
-export function listenUnix(path: string): number {
-  const fd = bind(AF_UNIX, SOCK_STREAM, unixAddress(path));
+export function listenUnix(path: string, isBlocking: boolean = true): number {
+  const type = isBlocking ? SOCK_STREAM : SOCK_STREAM | SOCK_NONBLOCK;
+  const fd = bind(AF_UNIX, type, unixAddress(path));
   check('listen', libc.listen(fd, BACKLOG));
   return fd;
 }

@@ -53,6 +53,7 @@ const modules = [
   'nbd',
   'ext4',
   'crc32c_generic',
+  'vsock_loopback',
   'scsi_debug',
 ];
 

@@ -13,6 +13,7 @@ import { servedBasics } from './served-basics.ts';
 import { survey } from './survey.ts';
 import { takeOver } from './take-over.ts';
 import { backendTroubles } from './troubles.ts';
+import { vsock } from './vsock.ts';
 
 /** Scenarios by the machine that they run on, one after the other. The longest comes first. */
 export const machines: Readonly<Record<string, readonly Scenario[]>> = {
@@ -26,6 +27,7 @@ export const machines: Readonly<Record<string, readonly Scenario[]>> = {
     ...servedBasics,
     ...library,
     survey,
+    vsock,
     logIsClean,
   ],
 };

@@ -18,6 +18,7 @@ import { createExportInfo, type ExportEntry, Negotiation } from 'nbd-server-ts/p
 import { cutRandomly, freshSeed, Random } from '../nbd-server-ts/support/random.ts';
 import { type Address, RawClient } from '../nbd-server-ts/support/raw-client.ts';
 import {
+  contextOption,
   goMessage,
   handshakeMessages,
   mutate,
@@ -162,6 +163,7 @@ export async function fuzzServerCase(seed: number, reach: Reach): Promise<void> 
       : [
           Buffer.from([0, 0, 0, 3]),
           ...(mode === 1 ? [] : [plainOption(mode === 2 ? 8 : 11)]),
+          ...(mode > 1 && seed % 2 === 0 ? [contextOption()] : []),
           goMessage(),
         ];
   const isExtended = mode === 3;

@@ -85,6 +85,13 @@ export function plainOption(option: number): Buffer {
   return Buffer.concat([IHAVEOPT, u32(option), u32(0)]);
 }
 
+/** Chooses base:allocation, as a well-behaved client does after 8 or 11. */
+export function contextOption(): Buffer {
+  const query = Buffer.from('base:allocation', 'latin1');
+  const data = Buffer.concat([u32(0), u32(1), u32(query.length), query]);
+  return Buffer.concat([IHAVEOPT, u32(10), u32(data.length), data]);
+}
+
 function u64(random: Random, sizeBytes: number): Buffer {
   if (random.oneIn(6)) return Buffer.concat([u32(number(random)), u32(number(random))]);
   const near = random.oneIn(4) ? sizeBytes - random.below(4) : random.below(sizeBytes);

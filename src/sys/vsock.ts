@@ -8,6 +8,7 @@ import { Errno, SysError } from './errno.ts';
 import { errno, libc } from './libc.ts';
 import { allocateMemory, unmapMemory } from './memory.ts';
 
+/** The family of these sockets. */
 export const AF_VSOCK = 40;
 const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0x800;

@@ -26,9 +26,9 @@ void t.test('TCP addresses', (t) => {
 });
 
 void t.test('addresses of vsock', (t) => {
-  const any = { kind: 'vsock', cid: undefined, port: 10809 } as const;
-  t.strictSame(parseServeAddress('vsock:10809'), any);
-  t.equal(formatAddress(any), 'vsock:10809');
+  const everywhere = { kind: 'vsock', cid: undefined, port: 10809 } as const;
+  t.strictSame(parseServeAddress('vsock:10809'), everywhere);
+  t.equal(formatAddress(everywhere), 'vsock:10809');
   const one = { kind: 'vsock', cid: 3, port: 4294967294 } as const;
   t.strictSame(parseServeAddress('vsock:3:4294967294'), one);
   t.equal(formatAddress(one), 'vsock:3:4294967294');
@@ -45,7 +45,7 @@ void t.test('addresses of vsock', (t) => {
   ]) {
     t.throws(() => parseServeAddress(bad), UsageError, bad);
   }
-  t.throws(() => parseServeAddress('vsock:4294967295:1'), UsageError, 'any is no CID');
+  t.throws(() => parseServeAddress('vsock:4294967295:1'), UsageError, 'the CID of all is none');
   t.end();
 });
 

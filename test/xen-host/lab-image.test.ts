@@ -66,7 +66,16 @@ void t.test('cpio(1) unpacks it', (t) => {
 void t.test('modules come with what they depend on', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'modules-'));
   t.teardown(() => rmSync(folder, { recursive: true }));
-  const modules = { ext4: 'jbd2,mbcache', jbd2: '', mbcache: 'crc16', crc16: '', unused: '' };
+  const modules = {
+    ext4: 'jbd2,mbcache',
+    jbd2: '',
+    mbcache: 'crc16',
+    crc16: '',
+    unused: '',
+    loopback: 'vsock,transport',
+    transport: 'vsock',
+    vsock: '',
+  };
   mkdirSync(join(folder, 'kernel/fs'), { recursive: true });
   for (const [name, depends] of Object.entries(modules)) {
     const content = `\x7fELF...\0license=GPL\0depends=${depends}\0name=${name}\0`;
@@ -76,6 +85,9 @@ void t.test('modules come with what they depend on', (t) => {
   t.match(dep, 'kernel/fs/ext4.ko: kernel/fs/jbd2.ko kernel/fs/mbcache.ko kernel/fs/crc16.ko\n');
   t.match(dep, 'kernel/fs/crc16.ko: \n');
   t.notMatch(dep, 'unused');
+  const diamond = formatModulesDep(collectModules(folder, ['loopback']));
+  const behind = 'kernel/fs/transport.ko kernel/fs/vsock.ko';
+  t.match(diamond, `kernel/fs/loopback.ko: ${behind}\n`, 'what both need comes last');
   t.throws(() => collectModules(folder, ['absent']), /no module absent/);
   t.end();
 });

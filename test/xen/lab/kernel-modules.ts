@@ -41,7 +41,9 @@ export function formatModulesDep(modules: readonly KernelModule[]): string {
   const byPath = new Map(modules.map((module) => [module.path, module]));
   const closure = (path: string): string[] => {
     const direct = byPath.get(path)?.dependencies ?? [];
-    return [...new Set(direct.flatMap((each) => [each, ...closure(each)]))];
+    // What several of them need stands behind the last: modprobe begins at the end.
+    const all = direct.flatMap((each) => [each, ...closure(each)]);
+    return [...new Set(all.toReversed())].toReversed();
   };
   return modules.map(({ path }) => `${path}: ${closure(path).join(' ')}\n`).join('');
 }

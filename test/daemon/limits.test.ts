@@ -1,5 +1,6 @@
 // Goal: limits on clients and their handshakes hold at n - 1, n and n + 1, and who goes beyond one
 // harms nobody else.
+import { setTimeout } from 'node:timers/promises';
 import t from 'tap';
 import { Daemon } from '../support/daemon.ts';
 import { eventually } from '../support/eventually.ts';
@@ -28,16 +29,22 @@ void t.test('--max-connections', async (t) => {
 });
 
 void t.test('--handshake-timeout', async (t) => {
-  const { daemon, socket } = await startSimulated(t, ['--handshake-timeout', '0.5']);
+  const { daemon, socket } = await startSimulated(t, ['--handshake-timeout', '1']);
   const silent = await NbdClient.connect({ path: socket });
   const begunMs = performance.now();
   const chatty = await NbdClient.connect({ path: socket });
   await chatty.greet();
+  const slow = await NbdClient.connect({ path: socket });
+  await slow.greet();
+  await setTimeout(300);
+  await slow.go();
   await silent.bytes.receiveEnd();
   await chatty.bytes.receiveEnd();
-  t.ok(performance.now() - begunMs >= 400, 'not before its time');
+  t.ok(performance.now() - begunMs >= 900, 'not before its time');
+  t.equal((await slow.readOk(0, 512)).length, 512, 'who was through has all the time');
+  await slow.disconnect();
   const lines = await loggedSoon(daemon, 'client-handshake', 2);
-  t.match(lines[0]?.['message'], /took longer than 500 ms/);
+  t.match(lines[0]?.['message'], /took longer than 1000 ms/);
   await daemon.stop();
 });
 

@@ -1,9 +1,12 @@
-// Goal: as many bytes of reads and writes are in progress as the limits say, of one client and of
-// all; the rest waits in its socket, in order, and a request that no limit has room for goes alone.
+// Goal: as many requests, and bytes of reads and writes, are in progress as the limits say, of one
+// client and of all; the rest waits in its socket, in order, and a request that no limit has room
+// for goes alone. Who takes no replies is given no more of them, and who holds what others wait for
+// has so long to move. Each limit at n - 1, n and n + 1.
 // Method: a ring that never answers, so that what was begun is what was counted.
 
 import { createExportInfo, NbdCmd } from 'nbd-server-ts/protocol';
 import t from 'tap';
+import type { Engine } from '../../src/dataplane/engine.ts';
 import type { LaneLimits } from '../../src/dataplane/lane-config.ts';
 import { NbdConnection } from '../../src/dataplane/nbd-connection.ts';
 import { OperationTable } from '../../src/dataplane/operation-table.ts';
@@ -13,14 +16,17 @@ import { createCore, createEngine, createRing, SIMPLE } from '../sim-histories/q
 import { encodeHeader } from '../sim-histories/request-header.ts';
 
 const NO_LIMIT = 2 ** 40;
-const INFO = createExportInfo({ sizeBytes: 1 << 20 });
+const INFO = createExportInfo({ sizeBytes: 1 << 23 });
 
 /** Connections in one lane; each says how many of its requests were begun. */
-function lane(limits: Partial<LaneLimits>) {
+function lane(limits: Partial<LaneLimits>, change: (engine: Engine) => void = () => undefined) {
   const { engine } = createEngine(createRing().config, limits.bytes);
+  change(engine);
   const waiting = new WaitingClients(engine);
+  const closed: string[] = [];
   const core = createCore(engine, {
     takeOperation: waiting.take.bind(waiting),
+    connectionClosed: (_connection, reason) => closed.push(reason),
     limits: {
       operationsPerConnection: 8,
       operations: 8,
@@ -42,10 +48,59 @@ function lane(limits: Partial<LaneLimits>) {
       connection.onReadable();
       return connection.requestCount;
     };
-    return { ask, read: (lengthBytes: number) => ask(NbdCmd.READ, lengthBytes) };
+    const read = (lengthBytes: number): number => ask(NbdCmd.READ, lengthBytes);
+    return { ask, read, checkProgress: connection.checkProgress.bind(connection) };
   };
-  return { connect };
+  return { connect, closed };
 }
+
+void t.test('requests of one client: n - 1 and n are begun, n + 1 waits', async (t) => {
+  const client = lane({ operationsPerConnection: 3 }).connect(1);
+  t.strictSame(
+    [1, 2, 3, 4].map(() => client.read(512)),
+    [1, 2, 3, 3],
+  );
+});
+
+void t.test('requests of a lane: n - 1 and n are begun, n + 1 waits', async (t) => {
+  const table = new OperationTable(8, 3);
+  const isTaken = (isOwn: boolean): boolean => table.take(0, isOwn) !== undefined;
+  t.strictSame(
+    [1, 2, 3, 4].map(() => isTaken(false)),
+    [true, true, true, false],
+  );
+  t.ok(isTaken(true), 'the first of a client counts for nobody');
+});
+
+const BACKLOG_BYTES = 4 * 1024 * 1024;
+const SIMPLE_HEADER_BYTES = 16;
+
+void t.test('replies that are not taken: n - 1 and n, and the next is asked for', async (t) => {
+  for (const [over, begun] of [
+    [-1, 2],
+    [0, 2],
+    [1, 1],
+  ] as const) {
+    // Reads are answered at once, and no reply leaves.
+    const { connect } = lane({}, (engine) => {
+      engine.start = (operation) => operation.requester?.replyReady(operation);
+    });
+    const client = connect(1);
+    client.read(BACKLOG_BYTES - SIMPLE_HEADER_BYTES + over);
+    t.equal(client.ask(NbdCmd.FLUSH, 0), begun, `4 MiB and ${over}`);
+  }
+});
+
+void t.test('30 s for somebody who holds what others wait for', async (t) => {
+  const { connect, closed } = lane({});
+  const client = connect(1);
+  client.ask(NbdCmd.WRITE, 4096);
+  // The first look finds it, and from then on the time counts.
+  for (const nowMs of [1000, 30_999, 31_000]) client.checkProgress(nowMs);
+  t.strictSame(closed, [], 'not before its time');
+  client.checkProgress(31_001);
+  t.strictSame(closed, ['client stopped in the middle of a write']);
+});
 
 void t.test('bytes of one client: n - 1 and n are begun, n + 1 waits', async (t) => {
   for (const [second, begun] of [

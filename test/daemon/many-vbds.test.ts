@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import t from 'tap';
 import { runXenblkNbd } from '../support/daemon.ts';
+import { eventually } from '../support/eventually.ts';
 import { NbdClient } from '../support/nbd-client.ts';
 import { Errno } from '../support/nbd-wire.ts';
 import { logged, startSimulated } from './support/simulated.ts';
@@ -38,9 +39,15 @@ void t.test('each vbd is an export with a disk of its own', async (t) => {
 
 void t.test('ready lines name each export at each address', async (t) => {
   const { daemon } = await startSimulated(t, ['xvdb', 'xvdc', '--listen', '127.0.0.1:0']);
-  t.match(daemon.output, /ready: nbd\+unix:\/\/\/xvdb\?/);
-  t.match(daemon.output, /ready: nbd\+unix:\/\/\/xvdc\?/);
-  t.match(daemon.output, /ready: nbd:\/\/127\.0\.0\.1:\d+\/xvdc\n/);
+  const expected = [
+    /ready: nbd\+unix:\/\/\/xvdb\?/,
+    /ready: nbd\+unix:\/\/\/xvdc\?/,
+    /ready: nbd:\/\/127\.0\.0\.1:\d+\/xvdc\n/,
+  ];
+  for (const line of expected) {
+    const isThere = (): true | undefined => line.test(daemon.output) || undefined;
+    t.ok(await eventually(`a line like ${line}`, 30_000, isThere));
+  }
   await daemon.stop();
 });
 

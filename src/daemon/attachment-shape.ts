@@ -98,9 +98,12 @@ export function describeExport(attachment: Attachment, wish: ExportWish): Export
 export interface AttachmentSummary {
   readonly details: LogDetails;
   readonly message: string;
+  readonly ringCount: number;
   /** Of all rings, and of all lanes. */
   readonly slotCount: number;
   readonly poolPageCount: number;
+  /** Pools, rings and all else that the backend sees. */
+  readonly grantedPageCount: number;
 }
 
 /** Sums a connection up. */
@@ -136,7 +139,9 @@ export function describeAttachment(
     message:
       `attached to ${vbd.name}: ${sizeBytes} bytes${disk.isReadOnly ? ', read-only' : ''}, ` +
       `${rings} of ${slots} slots, ${grantedPages} pages granted`,
+    ringCount: queues.length,
     slotCount: slots * queues.length,
+    grantedPageCount: grantedPages,
     poolPageCount: lanes.reduce((sum, { pool }) => sum + pool.pageCount, 0),
   };
 }

@@ -6,6 +6,7 @@
 /** What each event means. */
 export const LOG_EVENTS = {
   attached: 'a vbd is connected to its backend for the first time: what was agreed',
+  memory: 'at the start: how much this process may take, and how the kernel finds it',
   'queues-lost': 'the backend came back with fewer rings than before',
   'recovery-began': 'the connection to a backend is lost, clients wait',
   'recovery-ended': 'it is back, and how long clients waited',

@@ -7,13 +7,14 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { XenStoreClient } from 'xenstore-client';
 import type { FrontendEnd } from '../frontend/index.ts';
 import type { XenHost } from '../host/index.ts';
-import { exitNow } from '../sys/index.ts';
+import { becomeIoFlusher, exitNow } from '../sys/index.ts';
 import { TraceWriter } from '../trace/index.ts';
 import { Doors } from './doors.ts';
 import { DaemonError } from './errors.ts';
 import { forPeople } from './for-people.ts';
 import { openHost } from './host.ts';
 import { createLogger, type Logger } from './log.ts';
+import { describeMemory } from './memory-bounds.ts';
 import { Monitoring } from './monitoring.ts';
 import { OrphanedChannels } from './orphaned-channels.ts';
 import { Reception } from './reception.ts';
@@ -105,12 +106,15 @@ class Daemon {
     process.on('SIGINT', onSignal);
     process.on('SIGHUP', onHangUp);
     try {
+      // Lanes are started by this thread and inherit it.
+      const isIoFlusher = becomeIoFlusher();
       // What can fail without touching a vbd comes first.
       await this.#doors.open();
       this.#monitoring = await this.#openMonitoring();
       this.#host = await openHost(this.#options, this.#log);
       this.#store = new XenStoreClient(await this.#host.openXenStore());
       this.#vbds = await this.#attach(this.#host, this.#store);
+      this.#tellMemory(this.#vbds, isIoFlusher);
       this.#ready(this.#vbds);
       const error = await this.#stop;
       if (error !== undefined) throw error;
@@ -200,6 +204,12 @@ class Daemon {
         failed: (error) => this.#requestStop(error),
       },
     });
+  }
+
+  #tellMemory(vbds: ServedVbds, isIoFlusher: boolean): void {
+    const summaries = vbds.devices.flatMap(({ summary }) => summary ?? []);
+    const { details, message } = describeMemory(summaries, this.#options.limits, isIoFlusher);
+    this.#log.info('memory', details, message);
   }
 
   #ready(vbds: ServedVbds): void {

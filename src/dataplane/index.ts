@@ -5,12 +5,14 @@ export {
   type LatencyCommand,
 } from './counters.ts';
 export { type AdoptedClient, Lane, type LaneHandlers } from './lane.ts';
-export type {
-  DiskShape,
-  GrantedMemory,
-  LaneConfig,
-  LaneLimits,
-  LaneRing,
+export {
+  type DiskShape,
+  type GrantedMemory,
+  type LaneConfig,
+  type LaneLimits,
+  type LaneRing,
+  RECEIVE_BUFFER_BYTES,
+  SEND_BUFFER_BYTES,
 } from './lane-config.ts';
 export {
   createSharedContexts,

@@ -8,6 +8,11 @@ import type { EventChannelHandle } from '../host/index.ts';
 import type { SharedContexts } from './lane-contexts.ts';
 import type { SharedRanges } from './range-lock.ts';
 
+/** What a connection receives into, while it has bytes that were not dealt with. */
+export const RECEIVE_BUFFER_BYTES: number = 256 * 1024;
+/** What a Unix socket is asked to take before its reader has taken anything. */
+export const SEND_BUFFER_BYTES: number = 1024 * 1024;
+
 /** How the disk behind the ring behaves. Lengths are bytes. */
 export interface DiskShape {
   /** What requests on the ring must be aligned to: 512 to 4096. */

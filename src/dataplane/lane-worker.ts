@@ -27,7 +27,12 @@ import { Counter, Counters } from './counters.ts';
 import { Engine } from './engine.ts';
 import { FinalFlush } from './final-flush.ts';
 import { Iovec } from './iovec.ts';
-import type { LaneConfig, LaneLimits } from './lane-config.ts';
+import {
+  type LaneConfig,
+  type LaneLimits,
+  RECEIVE_BUFFER_BYTES,
+  SEND_BUFFER_BYTES,
+} from './lane-config.ts';
 import { LaneContexts } from './lane-contexts.ts';
 import type { LaneCore } from './lane-core.ts';
 import type { LaneEvent, LaneMessage } from './messages.ts';
@@ -42,9 +47,6 @@ import { TraceRing } from './trace-ring.ts';
 import { WaitingClients } from './waiting-clients.ts';
 
 const EVENTS_PER_WAIT = 256;
-const RECEIVE_BUFFER_BYTES = 256 * 1024;
-/** What a socket is asked to take before its reader has taken anything. */
-const SEND_BUFFER_BYTES = 1024 * 1024;
 /** How long a ragged write waits before it looks whether another lane is done. */
 const LOOK_AGAIN_MS = 1;
 /** How often clients are looked at while others wait for pages or operations. */

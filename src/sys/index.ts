@@ -10,6 +10,7 @@ export {
 } from './epoll.ts';
 export { Errno, errnoName, SysError } from './errno.ts';
 export { closeFd, createEventFd, drainEventFd, signalEventFd } from './event-fd.ts';
+export { becomeIoFlusher } from './io-flusher.ts';
 export { errno, libc, viewMemory } from './libc.ts';
 export {
   allocateMemory,

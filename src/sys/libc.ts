@@ -69,7 +69,7 @@ export interface Libc {
   send: (fd: number, address: number, size: number, flags: number) => number;
   sendmsg: (fd: number, message: number, flags: number) => number;
   shutdown: (fd: number, how: number) => number;
-  prctl: (option: number, address: number) => number;
+  prctl: (option: number, arg2: number, arg3: number, arg4: number, arg5: number) => number;
   schedGetcpu: () => number;
   schedGetaffinity: (tid: number, size: number, mask: number) => number;
   schedSetaffinity: (tid: number, size: number, mask: number) => number;
@@ -121,7 +121,7 @@ export const libc: Libc = {
   send: declare('send', 'long', ['int', ADDRESS, 'size_t', 'int']),
   sendmsg: declare('sendmsg', 'long', ['int', ADDRESS, 'int']),
   shutdown: declare('shutdown', 'int', ['int', 'int']),
-  prctl: declare('prctl', 'int', ['int', ADDRESS]),
+  prctl: declare('prctl', 'int', ['int', ADDRESS, 'ulong', 'ulong', 'ulong']),
   schedGetcpu: declare('sched_getcpu', 'int', []),
   schedGetaffinity: declare('sched_getaffinity', 'int', ['int', 'size_t', ADDRESS]),
   schedSetaffinity: declare('sched_setaffinity', 'int', ['int', 'size_t', ADDRESS]),

@@ -13,6 +13,6 @@ export function setThreadName(name: string): void {
   const memory = allocateMemory(16);
   const bytes = new Uint8Array(memory.buffer);
   new TextEncoder().encodeInto(name, bytes.subarray(0, 15));
-  libc.prctl(PR_SET_NAME, memory.address);
+  libc.prctl(PR_SET_NAME, memory.address, 0, 0, 0);
   libc.munmap(memory.address, memory.lengthBytes);
 }

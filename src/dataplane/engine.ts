@@ -503,8 +503,9 @@ export class Engine {
       operation.allocatedBytes = operation.gridBytes;
       return true;
     }
-    // One piece at a time; its pages come back when it has been copied out.
-    const count = Math.min(pages, this.#ring.maxSegments);
+    // One piece at a time; its pages come back when it has been copied out. A request on the ring
+    // may be larger than the pool.
+    const count = Math.min(pages, this.#ring.maxSegments, this.#readPagesMax);
     if (this.#pool.freeCount < count) return false;
     appendPages(this.#pool, operation, count);
     operation.allocatedBytes = Math.min(

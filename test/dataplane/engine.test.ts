@@ -227,6 +227,8 @@ function zeroBytes({ backend, contexts }: World): number {
 const setups: Omit<Setup, 'seed'>[] = [
   { poolPages: 64, ringPages: 1, maxSegments: 11, sectorBytes: 512, sizeBytes: 1 << 20 },
   { poolPages: 24, ringPages: 1, maxSegments: 11, sectorBytes: 4096, sizeBytes: 1 << 20 },
+  // Requests on the ring may be larger than the pool.
+  { poolPages: 24, ringPages: 1, maxSegments: 128, sectorBytes: 512, sizeBytes: 1 << 20 },
   { poolPages: 200, ringPages: 2, maxSegments: 32, sectorBytes: 512, sizeBytes: 1 << 20 },
 ];
 

@@ -54,6 +54,7 @@ export {
 } from './protocol.ts';
 export {
   type BlkifRequest,
+  copyRequest,
   createRequest,
   decodeRequest,
   decodeSegments,
@@ -64,6 +65,7 @@ export {
   encodeIndirectGref,
   encodeIndirectRequest,
   encodeSegment,
+  requestedOperation,
   segmentOffset,
 } from './request.ts';
 export {

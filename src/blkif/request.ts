@@ -238,6 +238,36 @@ export function decodeRequest(
   );
 }
 
+/** The operation of the request at `at`; of an indirect one that which it stands for. */
+export function requestedOperation(
+  view: DataView<ArrayBufferLike>,
+  at: number,
+  layout: BlkifLayout,
+): number {
+  const operation = view.getUint8(at + layout.operation);
+  const isIndirect = operation === BlkifOp.BLKIF_OP_INDIRECT;
+  return isIndirect ? view.getUint8(at + layout.indirectOperation) : operation;
+}
+
+/**
+ * Copies the whole request at `sourceAt` to `targetAt` of another ring with the same ABI, under an
+ * id of that ring. Returns the id that it had.
+ */
+export function copyRequest(
+  source: DataView<ArrayBufferLike>,
+  sourceAt: number,
+  target: DataView<ArrayBufferLike>,
+  targetAt: number,
+  layout: BlkifLayout,
+  id: number,
+): number {
+  for (let at = 0; at < layout.slotBytes; at += 4) {
+    target.setUint32(targetAt + at, source.getUint32(sourceAt + at, true), true);
+  }
+  writeU64(target, targetAt + layout.id, id);
+  return readU64(source, sourceAt + layout.id);
+}
+
 function decodeIndirectPart(
   view: DataView<ArrayBufferLike>,
   at: number,

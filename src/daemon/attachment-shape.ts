@@ -15,6 +15,7 @@ import type { Attachment } from '../frontend/index.ts';
 import type { GrantedPages } from '../host/index.ts';
 import type { LogDetails } from './log.ts';
 import type { LanePages } from './page-budget.ts';
+import type { RingPlace } from './shared-queues.ts';
 
 /** Segments of a request that is not indirect. */
 const DIRECT_SEGMENTS = 11;
@@ -38,17 +39,25 @@ export function diskShape({ disk }: Attachment): DiskShape {
   };
 }
 
-/** The ring of lane `index`, which has pages for the lists of indirect requests, or not. */
-export function laneRing(attachment: Attachment, index: number, hasIndirect: boolean): LaneRing {
-  const queue = attachment.queues[index];
+/**
+ * The ring of lane `index`, which has pages for the lists of indirect requests, or not. One that is
+ * given a `place` in this process for it takes the rest from the queue that it shares.
+ */
+export function laneRing(
+  attachment: Attachment,
+  index: number,
+  hasIndirect: boolean,
+  place?: RingPlace,
+): LaneRing {
+  const queue = attachment.queues[place === undefined ? index : 0];
   if (queue === undefined) throw new Error(`the backend offers no queue ${index}`);
   const indirectSegments = hasIndirect ? attachment.maxIndirectSegments : 0;
   return {
-    address: queue.ring.address,
-    pageCount: queue.ring.pageCount,
+    address: place?.address ?? queue.ring.address,
+    pageCount: place?.pageCount ?? queue.ring.pageCount,
     abi: attachment.abi,
     handle: attachment.vbd.id,
-    eventChannel: queue.eventChannel,
+    eventChannel: place?.eventChannel ?? queue.eventChannel,
     maxSegments: Math.max(DIRECT_SEGMENTS, indirectSegments),
   };
 }

@@ -7,7 +7,7 @@
 export const LOG_EVENTS = {
   attached: 'a vbd is connected to its backend for the first time: what was agreed',
   memory: 'at the start: how much this process may take, and how the kernel finds it',
-  'queues-lost': 'the backend came back with fewer rings than before',
+  'queues-lost': 'the backend came back with fewer rings: lanes share them',
   'recovery-began': 'the connection to a backend is lost, clients wait',
   'recovery-ended': 'it is back, and how long clients waited',
   resized: 'the disk has another size',

@@ -3,17 +3,16 @@
  * lanes that move its bytes. Keeps the lanes in step with what happens to the connection.
  */
 
+import { setTimeout as delay } from 'node:timers/promises';
 import type { ExportEntry } from 'nbd-server-ts/protocol';
 import { hostAbi, RING_SECTOR_BYTES } from '../blkif/index.ts';
 import {
   type AdoptedClient,
   createSharedContexts,
   createSharedRanges,
-  freeRangesOf,
   Lane,
   LaneContexts,
   type LaneEvent,
-  type SharedRanges,
 } from '../dataplane/index.ts';
 import {
   type Attachment,
@@ -33,6 +32,7 @@ import {
 } from './attachment-shape.ts';
 import type { DeviceOptions } from './device-options.ts';
 import { grantAgain, grantLanePages, type LanePages, revokeLanePages } from './page-budget.ts';
+import { SharedQueues } from './shared-queues.ts';
 import { transportWish } from './transport-wish.ts';
 
 /** How long a backend that is lost may take to come back for the last requests. */
@@ -43,7 +43,9 @@ export class VbdDevice {
   readonly #frontend: Frontend;
   readonly #lanes: Lane[] = [];
   #pages: LanePages[] = [];
-  #ranges: SharedRanges | undefined;
+  /** Lanes from this number on have no ring of the backend, and share the others'. */
+  #queueCount = 0;
+  #shared: SharedQueues | undefined;
   #contexts: LaneContexts | undefined;
   #export: ExportEntry | undefined;
   #summary: AttachmentSummary | undefined;
@@ -136,10 +138,10 @@ export class VbdDevice {
     return this.#lanes;
   }
 
-  /** Gives a client to the lane with the fewest. False when there is none any more. */
+  /** Gives a client to the lane with a ring and the fewest. False when there is none any more. */
   adopt(client: AdoptedClient): boolean {
     if (this.#closed !== undefined) return false;
-    const [first, ...others] = this.#lanes;
+    const [first, ...others] = this.#lanes.slice(0, this.#queueCount);
     let chosen = first;
     for (const lane of others) {
       if (chosen === undefined || lane.clientCount < chosen.clientCount) chosen = lane;
@@ -169,7 +171,10 @@ export class VbdDevice {
         }
       });
       const boundMs = this.#isWaiting ? Math.min(drainMs, LOST_DRAIN_MS) : drainMs;
-      const isDone = await Promise.race([drained.then(() => true), delay(boundMs)]);
+      const isDone = await Promise.race([
+        drained.then(() => true),
+        delay(boundMs, false, { ref: false }),
+      ]);
       if (!isDone) {
         const why = this.#isWaiting ? ', since its backend is lost' : '';
         const message = `requests or the last flush of ${vbd.name} were given up after ${boundMs} ms${why}`;
@@ -178,6 +183,7 @@ export class VbdDevice {
     }
     // Stopped before the frontend closes: it gives the rings back once the backend has let go.
     await this.#forEachLane((lane) => lane.stop());
+    this.#shared?.free();
     const end = await this.#frontend.close();
     if (end.isBackendFinished) {
       for (const pages of this.#pages) revokeLanePages(pages);
@@ -195,7 +201,7 @@ export class VbdDevice {
       poolPagesMax,
     });
     const ranges = createSharedRanges(queues.length, limits.operations + connectionsMax);
-    this.#ranges = ranges;
+    this.#queueCount = queues.length;
     const contexts = createSharedContexts(attachment.disk.sectors * RING_SECTOR_BYTES);
     this.#contexts = new LaneContexts(contexts);
     for (const [index, pages] of this.#pages.entries()) {
@@ -275,6 +281,7 @@ export class VbdDevice {
     events.changed();
     return this.#inOrder(async () => {
       await this.#forEachLane((lane) => lane.suspend());
+      this.#shared?.free();
       // No lane hears of an old request any more, and what was not flushed may be lost.
       this.#contexts?.contentUnknown();
     });
@@ -298,14 +305,16 @@ export class VbdDevice {
 
   async #resumeLanes(attachment: Attachment): Promise<void> {
     const { log, vbd, events } = this.#options;
-    await this.#endLanesBeyond(attachment.queues.length);
+    this.#shareQueues(attachment);
     const areGrantsNew = await this.#renewGrants(attachment);
     await Promise.all(
       this.#lanes.map(async (lane, index) => {
         const pages = this.#pages[index];
         const given = areGrantsNew ? pages : undefined;
+        const place = this.#shared?.ringOf(index);
         await lane.resume({
-          ring: laneRing(attachment, index, pages?.indirect !== undefined),
+          ring: laneRing(attachment, index, pages?.indirect !== undefined, place),
+          guests: this.#shared?.guestsOf(index),
           disk: diskShape(attachment),
           pool: given && memoryOf(given.pool),
           zeroPool: given && memoryOf(given.zeroes),
@@ -324,24 +333,21 @@ export class VbdDevice {
   }
 
   /**
-   * A backend may come back with fewer queues than there are lanes. A ring belongs to one lane, so
-   * those without one end, and their clients have to connect again: they find the others.
+   * A backend may come back with fewer queues than there are lanes, or with more again. Lanes keep
+   * their clients; those without a queue share the others'.
    */
-  async #endLanesBeyond(queueCount: number): Promise<void> {
+  #shareQueues({ queues, abi }: Attachment): void {
     const { log, vbd } = this.#options;
     const laneCount = this.#lanes.length;
-    const ended = this.#lanes.splice(queueCount);
-    if (ended.length === 0) return;
-    const clients = ended.reduce((sum, { clientCount }) => sum + clientCount, 0);
+    this.#queueCount = Math.min(queues.length, laneCount);
+    this.#shared = undefined;
+    if (queues.length >= laneCount) return;
     const message =
-      `the backend of ${vbd.name} came back with fewer queues, ${queueCount} instead of ` +
-      `${laneCount}; clients of the others, ${clients}, are disconnected and may connect again`;
-    log.warn('queues-lost', { vbd: vbd.name, queues: queueCount, clients }, message);
-    await Promise.all(ended.map((lane) => lane.stop()));
-    for (let index = queueCount; index < laneCount; index++) {
-      if (this.#ranges !== undefined) freeRangesOf(this.#ranges, index);
-    }
-    for (const pages of this.#pages.splice(queueCount)) revokeLanePages(pages);
+      `the backend of ${vbd.name} came back with fewer queues, ${queues.length} instead of ` +
+      `${laneCount}; ${laneCount - queues.length} of ${laneCount} lanes share the rings of the others`;
+    log.warn('queues-lost', { vbd: vbd.name, queues: queues.length, lanes: laneCount }, message);
+    const pageCount = queues[0]?.ring.pageCount ?? 1;
+    this.#shared = new SharedQueues(laneCount, queues.length, pageCount, abi);
   }
 
   /** Grants the lanes' pages anew where the backend could not use the old ones. */
@@ -391,10 +397,4 @@ export class VbdDevice {
   async #forEachLane(action: (lane: Lane) => Promise<void>): Promise<void> {
     await Promise.all(this.#lanes.map(action));
   }
-}
-
-function delay(ms: number): Promise<false> {
-  return new Promise((resolve) => {
-    setTimeout(() => resolve(false), ms).unref();
-  });
 }

@@ -41,6 +41,8 @@ export const Counter = {
   ERRORS_EOVERFLOW: 26,
   ERRORS_ENOTSUP: 27,
   ERRORS_ESHUTDOWN: 28,
+  /** Requests of lanes without a ring of their own that went through the ring of this one. */
+  RELAYED_REQUESTS: 29,
 } as const;
 export type Counter = (typeof Counter)[keyof typeof Counter];
 

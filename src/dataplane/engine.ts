@@ -24,6 +24,7 @@ import { NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
 import { BlkifStatus } from '../blkif/index.ts';
 import { PAGE_SIZE } from '../sys/index.ts';
 import { Counter, type Counters } from './counters.ts';
+import type { GuestRings } from './guest-rings.ts';
 import type { DiskShape } from './lane-config.ts';
 import type { LaneContexts } from './lane-contexts.ts';
 import { type Operation, OperationQueue, Queue, type Requester, Stage } from './operation.ts';
@@ -111,6 +112,9 @@ export class Engine {
   readonly #spillQueue = new OperationQueue(Queue.SPILL);
   #isSpillFreed = false;
   #isBroken = false;
+  /** Lanes that share our ring, and whether their turn comes before ours. */
+  #guests: GuestRings | undefined;
+  #areGuestsFirst = false;
 
   constructor(config: EngineConfig, parts: EngineParts) {
     this.#disk = config.disk;
@@ -311,6 +315,11 @@ export class Engine {
 
   // --- the ring
 
+  /** Who shares the ring from now on. */
+  setGuests(guests: GuestRings | undefined): void {
+    this.#guests = guests;
+  }
+
   /** A new connection to the backend may come with other abilities. */
   diskChanged(disk: DiskShape): void {
     this.#disk = disk;
@@ -339,17 +348,36 @@ export class Engine {
     this.#pumpSpill();
     this.#flushes.pump();
     this.#zeroes.pump(this.#disk.sectorBytes);
+    if (this.#guests === undefined) this.#pumpSlots();
+    else this.#shareSlots(this.#guests);
+    while (this.#pageQueue.head !== undefined) {
+      const operation = this.#pageQueue.head;
+      if (!this.#allocate(operation)) break;
+      this.#pageQueue.shift();
+      this.#allocated(operation);
+    }
+  }
+
+  /** Returns whether any slot was taken. */
+  #pumpSlots(): boolean {
+    const before = this.#ring.freeSlots;
     while (this.#slotQueue.head !== undefined) {
       const operation = this.#slotQueue.head;
       if (!this.#issue(operation)) break;
       this.#slotQueue.shift();
       this.#issued(operation);
     }
-    while (this.#pageQueue.head !== undefined) {
-      const operation = this.#pageQueue.head;
-      if (!this.#allocate(operation)) break;
-      this.#pageQueue.shift();
-      this.#allocated(operation);
+    return this.#ring.freeSlots < before;
+  }
+
+  /** Whoever took slots first last time comes second, or one of us could wait for ever. */
+  #shareSlots(guests: GuestRings): void {
+    if (this.#areGuestsFirst) {
+      if (guests.relay() > 0) this.#areGuestsFirst = false;
+      this.#pumpSlots();
+    } else {
+      if (this.#pumpSlots()) this.#areGuestsFirst = true;
+      guests.relay();
     }
   }
 
@@ -613,7 +641,10 @@ export class Engine {
       return;
     }
     const operation = part.operation;
-    if (operation === undefined) return;
+    if (operation === undefined) {
+      if (part.role === PartRole.RELAYED) this.#guests?.answered(part);
+      return;
+    }
     if (operation.errno === 0) operation.errno = errno;
     operation.partsInFlight -= 1;
     switch (part.role) {

@@ -4,6 +4,7 @@ export {
   LATENCY_COMMANDS,
   type LatencyCommand,
 } from './counters.ts';
+export type { GuestList, GuestRing } from './guest-rings.ts';
 export { type AdoptedClient, Lane, type LaneHandlers } from './lane.ts';
 export {
   type DiskShape,
@@ -23,5 +24,6 @@ export {
 export { LATENCY_BUCKETS, latencyBucket, latencyFloorUs, latencyPercentileUs } from './latency.ts';
 export type { LaneEvent } from './messages.ts';
 export { type CloseReason, FAULTS_OF_CLIENTS } from './nbd-connection.ts';
-export { createSharedRanges, freeRangesOf, type SharedRanges } from './range-lock.ts';
+export { privateChannel } from './private-channel.ts';
+export { createSharedRanges, type SharedRanges } from './range-lock.ts';
 export { TRACE_FIELDS, TraceField, TraceRing } from './trace-ring.ts';

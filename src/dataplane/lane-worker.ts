@@ -26,6 +26,7 @@ import {
 import { Counter, Counters } from './counters.ts';
 import { Engine } from './engine.ts';
 import { FinalFlush } from './final-flush.ts';
+import { type GuestList, GuestRings } from './guest-rings.ts';
 import { Iovec } from './iovec.ts';
 import {
   type LaneConfig,
@@ -39,6 +40,7 @@ import type { LaneEvent, LaneMessage } from './messages.ts';
 import { type CloseReason, NbdConnection } from './nbd-connection.ts';
 import type { Operation } from './operation.ts';
 import { PagePool } from './page-pool.ts';
+import { isPrivateChannel, openPrivateChannel } from './private-channel.ts';
 import { ReceiveBuffers } from './receive-buffers.ts';
 import { HEADER_SLOT_BYTES } from './reply-header.ts';
 import { RingRequests } from './ring-requests.ts';
@@ -57,7 +59,8 @@ const CHECK_PROGRESS_MS = 1000;
 // Epoll tokens; connections count up from the last.
 const TOKEN_CONTROL = 0;
 const TOKEN_RING = 1;
-const TOKEN_FIRST_CONNECTION = 2;
+const TOKEN_GUESTS = 2;
+const TOKEN_FIRST_CONNECTION = 3;
 
 class Lane implements LaneCore {
   readonly engine: Engine;
@@ -86,6 +89,8 @@ class Lane implements LaneCore {
   #dirtyNext: NbdConnection[] = [];
   readonly #awake: NbdConnection[] = [];
   readonly #waiting: WaitingClients;
+  /** Lanes that share our ring. */
+  #guests: GuestRings | undefined;
   #isStopping = false;
   #isBroken = false;
   #isMasked = false;
@@ -173,6 +178,7 @@ class Lane implements LaneCore {
   #count(): void {
     const { values } = this.counters;
     values[Counter.RING_REQUESTS] = this.#ring.requestCount;
+    values[Counter.RELAYED_REQUESTS] = this.#ring.relayedCount;
     values[Counter.SLOTS_USED_NOW] = this.#ring.inFlight;
     values[Counter.PAGES_USED_NOW] = this.pool.pageCount - this.pool.freeCount;
   }
@@ -195,6 +201,7 @@ class Lane implements LaneCore {
     if (this.#awake.length > 0 || this.#dirty.length > 0) return false;
     if (this.#isBroken) return true;
     if (this.#ring.inFlight > 0 && this.#ring.finalCheck()) return false;
+    if (this.#guests?.finalCheck() === true) return false;
     // Only now may the backend wake us again. An event that came while the channel was masked was
     // for a response that finalCheck has just looked for, or it is pending and wakes us at once.
     if (this.#isMasked) {
@@ -260,6 +267,10 @@ class Lane implements LaneCore {
       return;
     }
     if (token === TOKEN_RING) return;
+    if (token === TOKEN_GUESTS) {
+      this.#guests?.consumeEvent();
+      return;
+    }
     const connection = this.#connections[token - TOKEN_FIRST_CONNECTION];
     if (connection === undefined) return;
     if ((events & EPOLLIN) !== 0) connection.onReadable();
@@ -278,7 +289,9 @@ class Lane implements LaneCore {
   }
 
   #publish(): void {
-    if (this.#isBroken || !this.#ring.publish()) return;
+    if (this.#isBroken) return;
+    this.#guests?.publish();
+    if (!this.#ring.publish()) return;
     this.counters.add(Counter.RING_NOTIFICATIONS, 1);
     this.#channel.notify();
   }
@@ -352,25 +365,36 @@ class Lane implements LaneCore {
       this.#isSuspended = true;
       this.#ring.suspend();
       this.#epoll.remove(this.#channel.fd);
+      this.#setGuests(undefined);
       this.#isMasked = false;
     }
     send({ type: 'suspended' });
   }
 
   #resume(message: Extract<LaneMessage, { type: 'resume' }>): void {
-    const { ring, disk, pool, zeroPool, indirectPool } = message;
+    const { ring, disk, pool, zeroPool, indirectPool, guests } = message;
     if (pool !== undefined) this.pool.rebase(pool);
     if (zeroPool !== undefined) this.#zeroPool.rebase(zeroPool);
     if (indirectPool !== undefined) this.#indirectPool?.rebase(indirectPool);
-    this.#channel = this.#channels.openEventChannel(ring.eventChannel);
+    this.#channel = isPrivateChannel(ring.eventChannel)
+      ? openPrivateChannel(ring.eventChannel)
+      : this.#channels.openEventChannel(ring.eventChannel);
     this.#epoll.add(this.#channel.fd, EPOLLIN, TOKEN_RING);
     this.#isSuspended = false;
     this.counters.add(Counter.RECOVERIES, 1);
     this.engine.diskChanged(disk);
     this.#ring.resume(ring, disk);
+    this.#setGuests(guests);
     this.engine.pump();
     this.#publish();
     send({ type: 'resumed' });
+  }
+
+  #setGuests(list: GuestList | undefined): void {
+    if (this.#guests !== undefined) this.#epoll.remove(this.#guests.hostFd);
+    this.#guests = list && new GuestRings(list, this.#ring);
+    this.engine.setGuests(this.#guests);
+    if (list !== undefined) this.#epoll.add(list.hostFd, EPOLLIN, TOKEN_GUESTS);
   }
 
   #adopt(message: Extract<LaneMessage, { type: 'adopt' }>): void {

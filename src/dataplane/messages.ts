@@ -5,6 +5,7 @@
  */
 
 import type { ExportInfo } from 'nbd-server-ts/protocol';
+import type { GuestList } from './guest-rings.ts';
 import type { DiskShape, GrantedMemory, LaneRing } from './lane-config.ts';
 import type { CloseReason } from './nbd-connection.ts';
 import type { ReplyForm } from './reply-header.ts';
@@ -42,6 +43,8 @@ export type LaneMessage =
       readonly pool: GrantedMemory | undefined;
       readonly zeroPool: GrantedMemory | undefined;
       readonly indirectPool: GrantedMemory | undefined;
+      /** Lanes that share the ring, if there are any. */
+      readonly guests: GuestList | undefined;
     }
   /** The device is gone: answer everything with EIO from now on. */
   | { readonly type: 'break-down' }

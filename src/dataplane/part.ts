@@ -4,7 +4,15 @@ import type { Operation } from './operation.ts';
 import { NO_PAGE } from './page-pool.ts';
 
 /** What a request on the ring is for. */
-export const PartRole = { DATA: 0, EDGE: 1, ZEROES: 2, FLUSH: 3, DISCARD: 4 } as const;
+export const PartRole = {
+  DATA: 0,
+  EDGE: 1,
+  ZEROES: 2,
+  FLUSH: 3,
+  DISCARD: 4,
+  /** For another lane: see guest-rings.ts. */
+  RELAYED: 5,
+} as const;
 export type PartRole = (typeof PartRole)[keyof typeof PartRole];
 
 /** One request on the ring. */
@@ -22,6 +30,9 @@ export class Part {
   indirectPage: number = NO_PAGE;
   firstByte = 0.5;
   lengthBytes = 0;
+  /** Of a relayed one: for which guest, and under which id it was asked. */
+  guest = 0;
+  guestId = 0;
   /** Of the response. */
   status = 0;
   /** Counts requests, for the order of a replay. */

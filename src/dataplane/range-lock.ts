@@ -43,19 +43,6 @@ export function createSharedRanges(laneCount: number, operationCount: number): S
   };
 }
 
-/** Frees what a lane held that has ended in the midst of its work. */
-export function freeRangesOf(shared: SharedRanges, laneIndex: number): void {
-  const { buffer, laneCount, operationCount } = shared;
-  const entries = laneCount * operationCount;
-  const header = new Int32Array(buffer, 0, HEADER_BYTES / 4);
-  const states = new Int32Array(buffer, HEADER_BYTES + entries * 16, entries);
-  const base = laneIndex * operationCount;
-  for (let entry = base; entry < base + operationCount; entry++) {
-    const state = Atomics.exchange(states, entry, FREE);
-    if (state === RAGGED) Atomics.sub(header, RAGGED_COUNT, 1);
-  }
-}
-
 export class RangeLock {
   readonly #header: Int32Array;
   readonly #states: Int32Array;

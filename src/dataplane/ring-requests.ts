@@ -17,6 +17,7 @@ import {
   BlkifOp,
   type BlkifResponse,
   blkifLayout,
+  copyRequest,
   createResponse,
   createRingArea,
   decodeResponse,
@@ -31,6 +32,7 @@ import {
   isBlkifStatus,
   RING_BROKEN,
   type RingArea,
+  requestedOperation,
   SEGMENT_BYTES,
   segmentOffset,
 } from '../blkif/index.ts';
@@ -66,6 +68,7 @@ export class RingRequests {
   #free: Part[] = [];
   #freeCount = 0;
   #order = 0;
+  #relayedCount = 0;
   /** The ring is lost, and nothing may be put on it or taken from it. */
   #isSuspended = false;
   /** The backend wants to close: what is on the ring is its last. */
@@ -119,7 +122,10 @@ export class RingRequests {
    * still executes could undo a later write, and a page that it still fills could be in other use.
    */
   resume(config: LaneRing, disk: DiskShape): void {
-    const unanswered = this.#parts.filter((part) => part.isInFlight);
+    // What was relayed, its lane asks again.
+    const unanswered = this.#parts.filter(
+      ({ isInFlight, role }) => isInFlight && role !== PartRole.RELAYED,
+    );
     unanswered.sort((one, other) => one.order - other.order);
     this.#replay = [...unanswered, ...this.#replay];
     for (const part of unanswered) this.#giveIndirectPage(part);
@@ -208,9 +214,19 @@ export class RingRequests {
     return this.#parts.length - this.#freeCount;
   }
 
-  /** Requests made in the whole life of the lane. */
+  /** Requests made in the whole life of the lane, those of other lanes not among them. */
   get requestCount(): number {
-    return this.#order;
+    return this.#order - this.#relayedCount;
+  }
+
+  /** Requests of other lanes that were passed on. */
+  get relayedCount(): number {
+    return this.#relayedCount;
+  }
+
+  /** Whether a request of another lane can be passed on, which is not asked by us: also on hold. */
+  get canRelay(): boolean {
+    return this.#freeCount > 0 && !this.#isSuspended && this.#replay.length === 0;
   }
 
   /** Whether a request without data can be made now. */
@@ -292,6 +308,17 @@ export class RingRequests {
 
   flush(): void {
     this.#encodeFlush(this.#begin(PartRole.FLUSH, undefined, this.#flushOp));
+  }
+
+  /** Passes on the request at `at` of a ring of the same ABI, which lane `guest` has made. */
+  relay(source: DataView<ArrayBufferLike>, at: number, guest: number): void {
+    const layout = this.#layout;
+    const blkifOp = requestedOperation(source, at, layout);
+    const part = this.#begin(PartRole.RELAYED, undefined, blkifOp);
+    part.guest = guest;
+    this.#relayedCount += 1;
+    const { view } = this.#ring;
+    part.guestId = copyRequest(source, at, view, this.#ring.reserveSlot(), layout, part.id);
   }
 
   /** From now on a flush is an empty barrier: the backend has said that it takes no other. */

@@ -114,6 +114,11 @@ function addRingMetrics(registry: Registry, source: MonitorSource): void {
   laneCounter('ring_requests_total', 'Requests made to the backend.', (vbd) =>
     total(vbd, Counter.RING_REQUESTS),
   );
+  laneCounter(
+    'relayed_requests_total',
+    'Those that went through the ring of another lane, for want of rings.',
+    (vbd) => total(vbd, Counter.RELAYED_REQUESTS),
+  );
   laneCounter('notifications_total', 'Event channel notifications sent.', (vbd) =>
     total(vbd, Counter.RING_NOTIFICATIONS),
   );

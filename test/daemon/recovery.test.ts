@@ -6,7 +6,7 @@ import t, { type Test } from 'tap';
 import { Counter } from '../../src/dataplane/index.ts';
 import { eventually } from '../support/eventually.ts';
 import type { NbdClient } from '../support/nbd-client.ts';
-import { Errno } from '../support/nbd-wire.ts';
+import { countDescriptors } from '../support/proc-stat.ts';
 import { runSeed, SeededRandom } from '../support/random.ts';
 import { type InProcess, startInProcess } from './support/in-process.ts';
 import { ShadowDisk } from './support/shadow-disk.ts';
@@ -21,8 +21,9 @@ async function workThrough(
   t: Test,
   served: InProcess,
   trouble: () => Promise<void>,
+  given?: readonly NbdClient[],
 ): Promise<void> {
-  const clients = await Promise.all(Array.from({ length: 4 }, () => served.open()));
+  const clients = given ?? (await Promise.all(Array.from({ length: 4 }, () => served.open())));
   const disks = clients.map(
     (client, index) => new ShadowDisk(client, new SeededRandom(seed + index), index * MIB, MIB),
   );
@@ -113,6 +114,24 @@ void t.test('losses that come while lanes are still being moved', async (t) => {
   t.strictSame([served.failures, served.ends], [[], []]);
 });
 
+/** Four clients, each in a lane of its own: they go to the lane with the fewest, once counted. */
+async function openSpread(served: InProcess): Promise<NbdClient[]> {
+  const clients: NbdClient[] = [];
+  for (let count = 1; count <= 4; count++) {
+    clients.push(await served.open());
+    await eventually('the lanes count their clients', 30_000, () => {
+      const lanes = served.vbds.devices[0]?.lanes ?? [];
+      return lanes.reduce((sum, lane) => sum + lane.clientCount, 0) === count || undefined;
+    });
+  }
+  return clients;
+}
+
+function relayed({ vbds }: InProcess): number {
+  const lanes = vbds.devices[0]?.lanes ?? [];
+  return lanes.reduce((sum, { counters }) => sum + counters.get(Counter.RELAYED_REQUESTS), 0);
+}
+
 void t.test('a backend that comes back with fewer queues, and with more', async (t) => {
   const folder = makeFolder(t);
   const file = join(folder, 'disk.img');
@@ -124,43 +143,78 @@ void t.test('a backend that comes back with fewer queues, and with more', async 
     { queues: 4, isReturnAwaited: true },
   );
   const { control } = served;
-  const clients: NbdClient[] = [];
-  for (let count = 1; count <= 4; count++) {
-    clients.push(await served.open());
-    // Each goes to the lane that has the fewest, as far as that is known.
-    await eventually('the lanes count their clients', 30_000, () => {
-      const lanes = served.vbds.devices[0]?.lanes ?? [];
-      const sum = lanes.reduce((sum, lane) => sum + lane.counters.get(Counter.CLIENTS_NOW), 0);
-      return sum === count || undefined;
-    });
-  }
-  for (const [index, client] of clients.entries()) {
-    // Off the grid of sectors, so that each holds a range of the disk.
-    const { error } = await client.write(index * 100, Buffer.alloc(100, index + 1));
-    t.equal(error, Errno.OK);
-  }
-  await control.unplug('xvda');
-  await eventually('clients wait', 30_000, () => served.vbds.devices[0]?.isWaiting || undefined);
-  const underWay = clients.map((client, index) =>
-    client.write(index * 100, Buffer.alloc(100, 0x11 * (index + 1))).then(
-      ({ error }) => error,
-      () => undefined,
-    ),
+  let recoveryCount = 0;
+  const comeBack = async (queues: number, persistent = true): Promise<void> => {
+    await control.unplug('xvda');
+    await eventually('clients wait', 30_000, () => served.vbds.devices[0]?.isWaiting || undefined);
+    await control.plug({ vbd: 'xvda', file, features: { queues, persistent } });
+    recoveryCount += 1;
+    await recovered(served, recoveryCount);
+  };
+  const more = (count: () => number): Promise<unknown> => {
+    const before = count();
+    return eventually('more requests', 30_000, () => count() > before + 50 || undefined);
+  };
+  const lastLane = () => served.vbds.devices[0]?.lanes[3]?.counters.get(Counter.RING_REQUESTS) ?? 0;
+  const areRelayed = (): Promise<unknown> => more(() => relayed(served));
+  const clients = await openSpread(served);
+  const trouble = async (): Promise<void> => {
+    await comeBack(2);
+    await areRelayed();
+    await comeBack(1, false);
+    await areRelayed();
+    // A client that comes now goes where there is a queue.
+    const late = await served.open();
+    const [first] = served.vbds.devices[0]?.lanes ?? [];
+    await eventually('it is counted', 30_000, () => first?.clientCount === 2 || undefined);
+    await late.disconnect();
+    await control.killBackend('xvda');
+    await control.restartBackend('xvda');
+    recoveryCount += 1;
+    await recovered(served, recoveryCount);
+    await areRelayed();
+    await control.writeBackendKey('xvda', 'state', '5');
+    recoveryCount += 1;
+    await recovered(served, recoveryCount);
+    await areRelayed();
+    await comeBack(3);
+    await areRelayed();
+    await comeBack(8);
+    const before = relayed(served);
+    await more(lastLane);
+    t.equal(relayed(served), before, 'each lane has a ring of its own again');
+  };
+  await workThrough(t, served, trouble, clients);
+  const losses = served.logged('queues-lost');
+  t.strictSame(
+    losses.map(({ details }) => details['queues']),
+    [2, 1, 1, 1, 3],
   );
-  await control.plug({ vbd: 'xvda', file, features: { queues: 2 } });
-  await recovered(served, 1);
-  const answers = await Promise.all(underWay);
-  t.equal(answers.filter((error) => error === Errno.OK).length, 2, 'half of them have a lane');
-  t.equal(answers.filter((error) => error === undefined).length, 2, 'half were disconnected');
-  t.match(served.logged('queues-lost')[0]?.details, { queues: 2, clients: 2 });
-  const late = await served.open();
-  t.equal((await late.write(0, Buffer.alloc(400, 0x77))).error, Errno.OK, 'no range is held');
-  await control.unplug('xvda');
-  await eventually('clients wait', 30_000, () => served.vbds.devices[0]?.isWaiting || undefined);
-  await control.plug({ vbd: 'xvda', file, features: { queues: 8 } });
-  await recovered(served, 2);
-  t.ok((await late.readOk(0, 400)).equals(Buffer.alloc(400, 0x77)));
+  t.match(losses[0]?.message, /2 of 4 lanes share the rings of the others/);
   t.strictSame([served.failures, served.ends], [[], []]);
   await served.close();
   t.match(control.leaks(), { grantedPages: 0, openEventChannels: 0 });
+});
+
+void t.test('shared rings end with the daemon', async (t) => {
+  const features = { queues: 4 };
+  const served = await startInProcess(
+    t,
+    { disks: [{ vbd: 'xvda', sizeBytes: MIB, features }] },
+    { queues: 4, isReturnAwaited: true },
+  );
+  const descriptors = countDescriptors(process.pid);
+  const clients = await openSpread(served);
+  await served.control.unplug('xvda');
+  await served.control.plug({ vbd: 'xvda', sizeBytes: MIB, features: { queues: 1 } });
+  await recovered(served, 1);
+  const last = clients.map((client, index) => client.write(index * 4096, Buffer.alloc(4096, 1)));
+  await served.close();
+  const answers = await Promise.allSettled(last);
+  t.ok(
+    answers.every(({ status }) => status === 'fulfilled'),
+    'what was asked is answered',
+  );
+  t.match(served.control.leaks(), { grantedPages: 0, openEventChannels: 0 });
+  t.ok(countDescriptors(process.pid) < descriptors, 'nothing is left open');
 });

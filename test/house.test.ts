@@ -30,6 +30,7 @@ const LONG_FILES: Readonly<Record<string, string>> = {
   'src/dataplane/lane-worker.ts': 'one turn of the loop, in the order in which it runs',
   'src/dataplane/nbd-connection.ts': 'one state machine over one receive buffer',
   'src/dataplane/ring-requests.ts': 'one table of requests, asked once and asked again',
+  'test/sim-histories/mutants.ts': 'a list of planted bugs',
   'test/sim-histories/simulated-lane.ts': 'one turn of the loop, as in lane-worker.ts',
   'test/xenstore-client/golden.test.ts': 'a table of packets',
 };

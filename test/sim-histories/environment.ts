@@ -23,7 +23,7 @@ export const VBD_ID = 51728;
 const FIRST_GUEST = 1;
 /** The driver domain that the disk may move to. */
 const OTHER_BACKEND = 300;
-const GRANT_LIMIT_PAGES = 240;
+const GRANT_LIMIT_PAGES = 320;
 
 export interface EnvironmentOptions {
   readonly scheduler: Scheduler;

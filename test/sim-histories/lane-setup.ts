@@ -1,5 +1,6 @@
 /** What a simulated lane is made of and told, and the memory that all of them use in turn. */
 
+import type { GuestList } from '../../src/dataplane/guest-rings.ts';
 import { Iovec } from '../../src/dataplane/iovec.ts';
 import type {
   DiskShape,
@@ -76,5 +77,6 @@ export type Order =
       readonly ring: LaneRing;
       readonly disk: DiskShape;
       readonly memory: LaneMemory | undefined;
+      readonly guests: GuestList | undefined;
       readonly done: () => void;
     };

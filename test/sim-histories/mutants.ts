@@ -6,6 +6,7 @@
 
 import { NbdCmd } from 'nbd-server-ts/protocol';
 import { XenStoreError } from 'xenstore-client';
+import { GuestRings } from '../../src/dataplane/guest-rings.ts';
 import { type Operation, Stage } from '../../src/dataplane/operation.ts';
 import { type Part, PartRole } from '../../src/dataplane/part.ts';
 import { RangeLock } from '../../src/dataplane/range-lock.ts';
@@ -269,6 +270,25 @@ const writeNotTold: Mutant = {
   },
 };
 
+const guestForgotten: Mutant = {
+  name: 'a lane that shares its ring sleeps on what others ask',
+  troubles: ['other-queues'],
+  install: () => replaceMethod(GuestRings.prototype, 'finalCheck', () => false),
+};
+
+const guestAnsweredByWrongId: Mutant = {
+  name: 'answers of a shared ring have the id of its owner',
+  troubles: ['other-queues'],
+  changeLane({ ring }) {
+    const take = ring.takeResponse.bind(ring);
+    ring.takeResponse = () => {
+      const part = take();
+      if (part !== undefined) part.guestId = part.id;
+      return part;
+    };
+  },
+};
+
 const evacuationLoses: Mutant = {
   name: 'pages that move to new grants lose what they hold',
   troubles: ['restore', 'move-backend', 'slow'],
@@ -375,6 +395,8 @@ export const MUTANTS: readonly Mutant[] = [
   idBelieved,
   statusBelieved,
   writeNotTold,
+  guestForgotten,
+  guestAnsweredByWrongId,
   evacuationLoses,
   usesLostRing,
   doesNotNotify,

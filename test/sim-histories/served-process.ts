@@ -13,6 +13,7 @@ import {
   laneRing,
   memoryOf,
 } from '../../src/daemon/attachment-shape.ts';
+import { SharedQueues } from '../../src/daemon/shared-queues.ts';
 import { LaneContexts, type SharedContexts } from '../../src/dataplane/lane-contexts.ts';
 import { createSharedRanges, type SharedRanges } from '../../src/dataplane/range-lock.ts';
 import { createZeroMap } from '../../src/dataplane/zero-map.ts';
@@ -67,6 +68,7 @@ export class ServedProcess {
   #info: ExportInfo | undefined;
   #shared: SharedContexts = [];
   #contexts: LaneContexts | undefined;
+  #sharedQueues: SharedQueues | undefined;
   #access: GrantAccess = 'read-only';
   isDead = false;
   end: FrontendEnd | undefined;
@@ -86,6 +88,7 @@ export class ServedProcess {
   async start(): Promise<void> {
     const { environment, clock, events } = this.#options;
     const { guest, scheduler, plan } = environment;
+    const { lanes } = this;
     const store = new XenStoreClient(await guest.openXenStore());
     this.#store = store;
     this.#options.prepareStore(store);
@@ -95,7 +98,10 @@ export class ServedProcess {
       store,
       vbd: await describeVbd(store, VBD_ID),
       want: {
-        queues: plan.queues,
+        // One for each lane, once there are lanes.
+        get queues() {
+          return lanes.length === 0 ? plan.queues : lanes.length;
+        },
         ringPageOrder: plan.ringPageOrder,
         maxIndirectSegments: plan.maxIndirectSegments,
         isPersistent: true,
@@ -143,6 +149,7 @@ export class ServedProcess {
   /** Ends the lanes and closes the vbd. */
   async close(): Promise<FrontendEnd | undefined> {
     for (const lane of this.lanes) lane.stop();
+    this.#sharedQueues?.free();
     const end = await this.frontend?.close();
     this.#options.environment.guest.isWatching = false;
     if (end?.isBackendFinished === true) {
@@ -157,6 +164,7 @@ export class ServedProcess {
   die(): void {
     this.isDead = true;
     for (const lane of this.lanes) lane.isStopped = true;
+    this.#sharedQueues?.free();
     this.#options.environment.guest.exit();
     this.#store?.close().catch(() => undefined);
   }
@@ -190,7 +198,11 @@ export class ServedProcess {
         contexts: this.#shared,
         receiveBufferBytes: plan.receiveBufferBytes,
         notified: poke,
-        broken: (fault) => events.broken(fault),
+        broken: (fault) => {
+          events.broken(fault);
+          // What one lane has found out holds for all of them.
+          for (const other of this.lanes) other.order({ type: 'break-down' });
+        },
       });
       prepare(lane);
       this.lanes.push(lane);
@@ -223,6 +235,7 @@ export class ServedProcess {
     this.isServing = false;
     return this.#inOrder(async () => {
       await this.#forEachLane((lane, done) => lane.order({ type: 'suspend', done }));
+      this.#sharedQueues?.free();
       this.#contexts?.contentUnknown();
     });
   }
@@ -241,16 +254,26 @@ export class ServedProcess {
 
   async #resumeLanes(attachment: Attachment): Promise<void> {
     const { events } = this.#options;
-    if (attachment.queues.length !== this.lanes.length) {
-      throw new Error(`${attachment.queues.length} queues came back`);
-    }
+    const { queues, abi } = attachment;
+    const pageCount = queues[0]?.ring.pageCount ?? 1;
+    const shared =
+      queues.length < this.lanes.length
+        ? new SharedQueues(this.lanes.length, queues.length, pageCount, abi)
+        : undefined;
+    this.#sharedQueues = shared;
     events.attached(this, attachment);
     const areGrantsNew = await this.#renewGrants(attachment);
     await this.#forEachLane((lane, done) => {
       const pages = this.#pages[lane.index];
       lane.order({
         type: 'resume',
-        ring: laneRing(attachment, lane.index, pages?.indirect !== undefined),
+        ring: laneRing(
+          attachment,
+          lane.index,
+          pages?.indirect !== undefined,
+          shared?.ringOf(lane.index),
+        ),
+        guests: shared?.guestsOf(lane.index),
         disk: diskShape(attachment),
         memory: areGrantsNew && pages !== undefined ? memoryOfLane(pages) : undefined,
         done,

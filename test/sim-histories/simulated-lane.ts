@@ -6,6 +6,7 @@
 
 import { Counters } from '../../src/dataplane/counters.ts';
 import { Engine } from '../../src/dataplane/engine.ts';
+import { type GuestList, GuestRings } from '../../src/dataplane/guest-rings.ts';
 import type { Iovec } from '../../src/dataplane/iovec.ts';
 import type { LaneLimits } from '../../src/dataplane/lane-config.ts';
 import { LaneContexts } from '../../src/dataplane/lane-contexts.ts';
@@ -17,10 +18,9 @@ import type { ReceiveBuffers } from '../../src/dataplane/receive-buffers.ts';
 import { RingRequests } from '../../src/dataplane/ring-requests.ts';
 import { StatusReplies } from '../../src/dataplane/status-reply.ts';
 import { WaitingClients } from '../../src/dataplane/waiting-clients.ts';
-import type { EventChannel } from '../../src/host/index.ts';
-import { openEventChannel } from '../../src/sim/event-channel.ts';
 import { EPOLLIN, EPOLLOUT } from '../../src/sys/index.ts';
 import { AbandonedOperations } from './abandoned-operations.ts';
+import { type Doorbell, isReadable, openDoorbell } from './doorbell.ts';
 import { LanePlaces } from './lane-places.ts';
 import {
   headerArea,
@@ -31,7 +31,6 @@ import {
 } from './lane-setup.ts';
 import type { NbdRequester } from './nbd-requester.ts';
 import type { Scheduler } from './scheduler.ts';
-import { isSignalled, stateOf } from './stepped-rings.ts';
 
 /** How long a ragged write waits before it looks whether another lane is done. */
 const LOOK_AGAIN_MS = 1;
@@ -62,8 +61,8 @@ export class SimulatedLane implements LaneCore {
   readonly operations: Set<Operation> = new Set();
   readonly #config: SimulatedLaneConfig;
   readonly #scheduler: Scheduler;
-  #channel: EventChannel;
-  #channelState: Int32Array;
+  #doorbell: Doorbell;
+  #guests: GuestRings | undefined;
   readonly #orders: Order[] = [];
   readonly #places = new LanePlaces();
   #dirty: NbdConnection[] = [];
@@ -90,8 +89,7 @@ export class SimulatedLane implements LaneCore {
     this.#scheduler = config.scheduler;
     this.index = index;
     this.limits = limits;
-    this.#channel = openEventChannel(ring.eventChannel);
-    this.#channelState = stateOf(ring.eventChannel);
+    this.#doorbell = openDoorbell(ring.eventChannel);
     this.buffers = receiveBuffers(config.receiveBufferBytes);
     this.headers = headerArea(index);
     this.pool = new PagePool(memory.pool);
@@ -168,7 +166,8 @@ export class SimulatedLane implements LaneCore {
 
   #isReady(): boolean {
     if (this.#mustGoOn || this.#orders.length > 0) return true;
-    if (!this.#isSuspended && isSignalled(this.#channelState)) return true;
+    if (!this.#isSuspended && this.#doorbell.isRung()) return true;
+    if (this.#guests !== undefined && isReadable(this.#guests.hostFd)) return true;
     return this.#places.ready().length > 0;
   }
 
@@ -179,10 +178,11 @@ export class SimulatedLane implements LaneCore {
     this.#mustGoOn = false;
     this.#cancelTimer?.();
     const ready = this.#places.ready();
-    const hasEvent = !this.#isSuspended && isSignalled(this.#channelState);
+    const hasEvent = !this.#isSuspended && this.#doorbell.isRung();
+    this.#guests?.consumeEvent();
     if (this.#isCramped()) this.#makeRoom();
     if (this.#isShort()) this.#checkProgress();
-    if (hasEvent && this.#channel.consume()) this.#isMasked = true;
+    if (hasEvent && this.#doorbell.channel.consume()) this.#isMasked = true;
     this.#collect();
     for (const order of this.#orders.splice(0)) this.#obey(order);
     for (const { connection, events, isHungUp } of ready) this.#serve(connection, events, isHungUp);
@@ -227,9 +227,10 @@ export class SimulatedLane implements LaneCore {
     if (this.#awake.length > 0 || this.#dirty.length > 0) return false;
     if (this.isBroken) return true;
     if (this.ring.inFlight > 0 && this.ring.finalCheck()) return false;
+    if (this.#guests?.finalCheck() === true) return false;
     if (this.#isMasked) {
       this.#isMasked = false;
-      this.#channel.unmask();
+      this.#doorbell.channel.unmask();
     }
     return true;
   }
@@ -278,8 +279,10 @@ export class SimulatedLane implements LaneCore {
   }
 
   #publish(): void {
-    if (this.isBroken || !this.ring.publish()) return;
-    this.#channel.notify();
+    if (this.isBroken) return;
+    this.#guests?.publish();
+    if (this.ring.publish()) this.#doorbell.channel.notify();
+    else if (this.#guests === undefined) return;
     this.#config.notified();
   }
 
@@ -321,6 +324,7 @@ export class SimulatedLane implements LaneCore {
         if (!this.#isSuspended) {
           this.#isSuspended = true;
           this.ring.suspend();
+          this.#setGuests(undefined);
           this.#isMasked = false;
         }
         order.done();
@@ -338,17 +342,22 @@ export class SimulatedLane implements LaneCore {
     }
   }
 
-  #resume({ ring, disk, memory }: Extract<Order, { type: 'resume' }>): void {
+  #setGuests(list: GuestList | undefined): void {
+    this.#guests = list && new GuestRings(list, this.ring);
+    this.engine.setGuests(this.#guests);
+  }
+
+  #resume({ ring, disk, memory, guests }: Extract<Order, { type: 'resume' }>): void {
     if (memory !== undefined) {
       this.pool.rebase(memory.pool);
       this.zeroPool.rebase(memory.zeroPool);
       if (memory.indirectPool !== undefined) this.indirectPool?.rebase(memory.indirectPool);
     }
-    this.#channel = openEventChannel(ring.eventChannel);
-    this.#channelState = stateOf(ring.eventChannel);
+    this.#doorbell = openDoorbell(ring.eventChannel);
     this.#isSuspended = false;
     this.engine.diskChanged(disk);
     this.ring.resume(ring, disk);
+    this.#setGuests(guests);
     this.engine.pump();
     this.#publish();
   }

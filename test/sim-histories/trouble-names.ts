@@ -22,6 +22,7 @@ export const TROUBLE_NAMES = [
   'kill',
   'lie',
   'unplug',
+  'other-queues',
 ] as const;
 
 export type TroubleName = (typeof TROUBLE_NAMES)[number];

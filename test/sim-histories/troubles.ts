@@ -89,6 +89,17 @@ export const TROUBLES: Readonly<Record<TroubleName, Trouble>> = {
   rebind: (history) =>
     rebind(history, history.scheduler.random.pick([StopMode.CRASH, StopMode.DRAIN]), false),
 
+  /** A back end that comes back with another number of queues. */
+  'other-queues'(history) {
+    const { environment, scheduler } = history;
+    const { backendDisk } = environment;
+    const now = backendDisk.features.queues;
+    const others = [1, 2, 3].filter((queues) => queues !== now);
+    const features = { ...backendDisk.features, queues: scheduler.random.pick(others) };
+    environment.backendDisk = { ...backendDisk, features };
+    return rebind(history, scheduler.random.pick([StopMode.CRASH, StopMode.DRAIN]), false);
+  },
+
   /**
    * Only a ring whose requests were all answered can be taken up again: the responses of a ring lie
    * on top of its requests.

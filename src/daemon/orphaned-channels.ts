@@ -15,12 +15,19 @@ export const ORPHAN_FDNAME = 'xen-evtchn-orphan';
 export class OrphanedChannels {
   readonly #supervisor: Supervisor;
   readonly #log: Logger;
+  readonly #startHolder: typeof startChannelHolder;
   /** Descriptors that only this process holds. */
   readonly #unheld = new Set<number>();
 
-  constructor(supervisor: Supervisor, log: Logger) {
+  /** Tests give a `startHolder` of their own. */
+  constructor(
+    supervisor: Supervisor,
+    log: Logger,
+    startHolder: typeof startChannelHolder = startChannelHolder,
+  ) {
     this.#supervisor = supervisor;
     this.#log = log;
+    this.#startHolder = startHolder;
   }
 
   /** Whether this process may end without closing a channel for good. */
@@ -47,16 +54,18 @@ export class OrphanedChannels {
     const isStored =
       this.#supervisor.canStoreDescriptors && this.#supervisor.storeDescriptors(ORPHAN_FDNAME, fds);
     try {
-      const { pid, isOutside } = await startChannelHolder(fds);
+      const { pid, isOutside } = await this.#startHolder(fds);
       for (const fd of fds) this.#unheld.delete(fd);
       const message =
         `this guest was restored: ${count} of before must never be closed, so process ${pid} ` +
         `holds them; leave it alone until the guest shuts down`;
       this.#log.warn('channels-orphaned', { fds: fds.length, holder: pid, isStored }, message);
-      if (!isOutside && !isStored && this.#supervisor.isPresent) {
+      const { isPresent, isSparing } = this.#supervisor;
+      if (!isOutside && !isStored && isPresent && !isSparing) {
         const warning =
-          `process ${pid} could not leave the control group of this service, so stopping the ` +
-          'service kills it, which damages the kernel: restart the guest instead';
+          `process ${pid} is in the control group of this service: unless its unit says ` +
+          'KillMode=process, stopping it kills that process and damages the kernel; restart the ' +
+          'guest instead';
         this.#log.error('holder-in-service', { holder: pid }, warning);
       }
     } catch (error) {

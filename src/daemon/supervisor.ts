@@ -6,12 +6,23 @@
 
 import { SysError, sendUnixDatagram } from '../sys/index.ts';
 
+const OUR_VARIABLES = [
+  'NOTIFY_SOCKET',
+  'WATCHDOG_USEC',
+  'WATCHDOG_PID',
+  'FDSTORE',
+  'XENBLK_NBD_KILL_MODE',
+];
+
+/** The service manager, if one has started us. */
 export class Supervisor {
   readonly #socket: string | undefined;
   /** How often it wants a sign of life, in ms; undefined for never. */
   readonly watchdogMs: number | undefined;
   /** Whether it keeps descriptors for us, also when this process ends. */
   readonly canStoreDescriptors: boolean;
+  /** Whether a stop spares other processes of the service, as our unit has it. */
+  readonly isSparing: boolean;
   /** Why it could not be told, for the log; the first reason alone. */
   readonly #onTrouble: (reason: string) => void;
   #isTroubled = false;
@@ -22,10 +33,9 @@ export class Supervisor {
     this.watchdogMs = this.#socket === undefined ? undefined : parseWatchdog(env);
     // Older managers do not say how many they keep, and close them when the unit is stopped.
     this.canStoreDescriptors = this.#socket !== undefined && Number(env['FDSTORE'] ?? 0) > 0;
+    this.isSparing = env['XENBLK_NBD_KILL_MODE'] === 'process';
     this.#onTrouble = onTrouble;
-    for (const name of ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'FDSTORE']) {
-      delete env[name];
-    }
+    for (const name of OUR_VARIABLES) delete env[name];
   }
 
   get isPresent(): boolean {

@@ -10,6 +10,7 @@ import type { LogDetails, Logger } from '../../src/daemon/log.ts';
 import { ORPHAN_FDNAME, OrphanedChannels } from '../../src/daemon/orphaned-channels.ts';
 import { Supervisor } from '../../src/daemon/supervisor.ts';
 import { closeFd, createEventFd } from '../../src/sys/index.ts';
+import { ROOT } from '../house/source-files.ts';
 import { eventually } from '../support/eventually.ts';
 import { bindDatagrams, takeDatagrams } from './support/raw-listener.ts';
 import { makeFolder } from './support/simulated.ts';
@@ -105,4 +106,26 @@ void t.test('a service manager that stores descriptors', async (t) => {
   t.ok(next.mayExit);
   closeFd(fd);
   closeFd(socket);
+});
+
+void t.test('a holder that could not leave the control group of the service', async (t) => {
+  const start = async (): Promise<{ pid: number; isOutside: boolean }> => ({
+    pid: 4711,
+    isOutside: false,
+  });
+  const eventsUnder = async (env: NodeJS.ProcessEnv): Promise<string[]> => {
+    const { log, lines } = recordingLog();
+    const fd = createEventFd();
+    await new OrphanedChannels(new Supervisor(env, () => undefined), log, start).keep([fd]);
+    closeFd(fd);
+    return lines.map(({ event }) => event);
+  };
+  const service = { NOTIFY_SOCKET: '/run/nobody' };
+  t.strictSame(await eventsUnder(service), ['channels-orphaned', 'holder-in-service']);
+  const sparing = { ...service, XENBLK_NBD_KILL_MODE: 'process' };
+  t.strictSame(await eventsUnder(sparing), ['channels-orphaned'], 'our unit spares it');
+  t.strictSame(await eventsUnder({}), ['channels-orphaned'], 'nobody stops a service');
+  const unit = readFileSync(join(ROOT, 'systemd/xenblk-nbd@.service'), 'utf8');
+  t.match(unit, /^KillMode=process$/m);
+  t.match(unit, /^Environment=XENBLK_NBD_KILL_MODE=process$/m, 'the two belong together');
 });

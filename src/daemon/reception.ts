@@ -7,7 +7,7 @@ import net from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { NegotiationLimits } from 'nbd-server-ts/protocol';
 import { FAULTS_OF_CLIENTS, type LaneEvent } from '../dataplane/index.ts';
-import { closeFd } from '../sys/index.ts';
+import { closeFd, endReading } from '../sys/index.ts';
 import { type Bridge, bridgeStream, detachSocket, isPlainSocket } from './handover.ts';
 import { Handshake, type NegotiatedClient } from './handshake.ts';
 import type { Logger } from './log.ts';
@@ -55,6 +55,10 @@ export class Reception {
   #vbds: ServedVbds | undefined;
   #isStopping = false;
   readonly #clients = new Map<number, ServedClient>();
+  /** The socket of each, which its lane has; by client. */
+  readonly #sockets = new Map<number, number>();
+  /** Set while somebody waits for the last client to go. */
+  #onEmpty: (() => void) | undefined;
   #tooManyCount = 0;
   #failedHandshakeCount = 0;
   #nextConnectionId = 1;
@@ -101,6 +105,8 @@ export class Reception {
   left({ connectionId, reason, requestCount }: Extract<LaneEvent, { type: 'closed' }>): void {
     const client = this.#clients.get(connectionId);
     this.#clients.delete(connectionId);
+    this.#sockets.delete(connectionId);
+    if (this.#clients.size === 0) this.#onEmpty?.();
     const { log, onChange, onGone } = this.#options;
     const details = {
       client: connectionId,
@@ -110,7 +116,11 @@ export class Reception {
       reason,
       requests: requestCount,
     };
-    if (FAULTS_OF_CLIENTS.has(reason)) {
+    if (this.#isStopping) {
+      const why = 'server stops';
+      const message = `client ${connectionId} left: ${why}`;
+      log.info('client-left', { ...details, reason: why }, message);
+    } else if (FAULTS_OF_CLIENTS.has(reason)) {
       const who = `client ${connectionId} (${client?.peer ?? 'unknown'})`;
       this.#refusals.warn('client-dropped', details, `${who} was dropped: ${reason}`);
     } else {
@@ -125,6 +135,23 @@ export class Reception {
     this.#isStopping = true;
     for (const { stream } of this.#early.splice(0)) stream.destroy();
     for (const handshake of this.#handshakes) handshake.shutDown();
+  }
+
+  /**
+   * Hears no more of the clients, and waits until each has the answers to what it had asked and
+   * is gone, for at most `boundMs`. A client then finds that the connection is gone, and can ask
+   * the next server; the kernel's, and QEMU's, do. ESHUTDOWN would be an error to their users.
+   */
+  async endInput(boundMs: number): Promise<void> {
+    for (const fd of this.#sockets.values()) endReading(fd);
+    if (this.#clients.size === 0) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, boundMs);
+      this.#onEmpty = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
   }
 
   /** Waits until what the lanes said last has reached their clients, for at most `boundMs`. */
@@ -232,6 +259,8 @@ export class Reception {
     if (!isTaken) {
       this.#clients.delete(client);
       closeFd(socket.fd);
+    } else {
+      this.#sockets.set(client, socket.fd);
     }
     return isTaken;
   }

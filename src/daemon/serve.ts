@@ -28,6 +28,8 @@ import type { VbdDevice } from './vbd-device.ts';
 import { Watchdog } from './watchdog.ts';
 
 const DRAIN_MS = 30_000;
+/** Requests in progress have this long to end before clients are told that it is over. */
+const LAST_REQUESTS_MS = 5_000;
 /** What was answered has this long to reach clients that read slowly. */
 const LAST_WORDS_MS = 5_000;
 /** The service manager is told of changes at most this often. */
@@ -291,6 +293,7 @@ class Daemon {
     this.#watchdog?.stop();
     this.#doors.close();
     this.#reception.shutDown();
+    await this.#reception.endInput(LAST_REQUESTS_MS);
     await this.#vbds?.close(DRAIN_MS);
     await this.#reception.close(LAST_WORDS_MS);
     await this.#trace?.close();

@@ -1,4 +1,4 @@
-export { duplicateFd, exitNow } from './descriptor.ts';
+export { duplicateFd, endReading, exitNow } from './descriptor.ts';
 export {
   EPOLLERR,
   EPOLLEXCLUSIVE,

@@ -68,6 +68,8 @@ export function checkDriver(vbd: VbdDescription, driver: VbdDriver): Check {
     case 'left':
       return ok(id, words);
     case 'process':
+      // Our own service is not in its own way.
+      if (driver.claimant !== undefined) return ok(id, words);
       return failed(id, words, stopCommand(vbd, driver));
     case 'kernel':
       return failed(

@@ -21,7 +21,12 @@ export type VbdDriver =
       readonly use: string | undefined;
     }
   /** Another process; `processes` are those that grant pages, as far as they can be seen. */
-  | { readonly kind: 'process'; readonly processes: readonly FileUser[] }
+  | {
+      readonly kind: 'process';
+      readonly processes: readonly FileUser[];
+      /** One of ours, which has claimed the vbd, in words. */
+      readonly claimant?: string;
+    }
   /** Nobody: a process that drove it has ended without closing it. It can be taken as it is. */
   | { readonly kind: 'left' }
   | { readonly kind: 'free' };
@@ -29,10 +34,16 @@ export type VbdDriver =
 /** Tells who drives each vbd of a real Xen guest. Looks at the processes once. */
 export class VbdDrivers {
   readonly #machine: Machine;
+  readonly #claimantOf: (vbdId: number) => string | undefined;
   #granters: FileUsers | undefined;
 
-  constructor(machine: Machine) {
+  /** `claimantOf` tells which process of ours has claimed a vbd, in words. */
+  constructor(
+    machine: Machine,
+    claimantOf: (vbdId: number) => string | undefined = () => undefined,
+  ) {
     this.#machine = machine;
+    this.#claimantOf = claimantOf;
   }
 
   of({ id, state }: Pick<VbdDescription, 'id' | 'state'>): VbdDriver {
@@ -41,6 +52,9 @@ export class VbdDrivers {
       const device = kernelDiskName(id, this.#machine);
       return { kind: 'kernel', driver, device, use: kernelDiskHolder(id, this.#machine) };
     }
+    // In any state: between two connections, or while it waits for its backend, it has it as well.
+    const claimant = this.#claimantOf(id);
+    if (claimant !== undefined) return { kind: 'process', processes: [], claimant };
     const isHeld = state >= XenbusState.Initialised && state <= XenbusState.Closing;
     if (!isHeld) return { kind: 'free' };
     const file = join(this.#machine.devXen, 'gntalloc');
@@ -60,6 +74,7 @@ export function describeDriver(driver: VbdDriver): string {
     case 'left':
       return 'free (left open by a process that has ended)';
     case 'process': {
+      if (driver.claimant !== undefined) return driver.claimant;
       const names = driver.processes.map(({ pid, command }) => `${command} (${pid})`);
       return names.length === 0 ? 'another process' : `process ${names.join(' or ')}`;
     }

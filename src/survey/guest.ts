@@ -3,7 +3,7 @@
 import { XenStoreClient } from 'xenstore-client';
 import { forPeople, type HostChoice, openHost } from '../daemon/index.ts';
 import { listVbds, type VbdDescription } from '../frontend/index.ts';
-import type { XenHost } from '../host/index.ts';
+import { HostError, type XenHost } from '../host/index.ts';
 import { createLinuxHost } from '../xen/index.ts';
 import { describeDriver, type VbdDriver, VbdDrivers } from './drivers.ts';
 import { type Machine, thisMachine } from './machine.ts';
@@ -57,7 +57,15 @@ function openedGuest(
   isSimulated: boolean,
   machine: Machine,
 ): Guest {
-  const drivers = new VbdDrivers(machine);
+  const drivers = new VbdDrivers(machine, (vbdId) => {
+    try {
+      return host.vbdClaimant(vbdId);
+    } catch (error) {
+      // Without the device file nobody has claimed anything, as far as can be seen.
+      if (error instanceof HostError) return undefined;
+      throw error;
+    }
+  });
   // The machine's kernel knows nothing of simulated vbds, of which nobody else does either.
   const driverOf = (vbd: Pick<VbdDescription, 'id' | 'state'>): VbdDriver =>
     isSimulated ? { kind: 'free' } : drivers.of(vbd);

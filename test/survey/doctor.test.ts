@@ -155,6 +155,8 @@ void t.test('who stands in the way', async (t) => {
   t.match(checkDriver(vbd(), used), { status: 'failed', mend: /umount or release xvdb/ });
   const process = { kind: 'process', processes: [{ pid: 7, command: 'x' }] } as const;
   t.match(checkDriver(vbd(), process), { mend: /stop xenblk-nbd@xvdb, or kill 7/ });
+  const ours = { kind: 'process', processes: [], claimant: 'another xenblk-nbd' } as const;
+  t.match(checkDriver(vbd(), ours), { status: 'ok', message: /another xenblk-nbd/ });
   t.match(checkDriver(vbd(), { kind: 'process', processes: [] }), { mend: /sudo xenblk-nbd list/ });
   t.equal(checkDriver(vbd(), { kind: 'left' }).status, 'ok');
 });

@@ -42,6 +42,18 @@ void t.test('another process', async (t) => {
   t.equal(describeDriver(new VbdDrivers(blind).of(held)), 'another process');
 });
 
+void t.test('one of ours, in any state', async (t) => {
+  const words = 'another xenblk-nbd (process 42)';
+  const claimantOf = (id: number): string | undefined => (id === 51728 ? words : undefined);
+  const drivers = new VbdDrivers(surveyedMachine(t, QUIET), claimantOf);
+  for (const state of [1, 4, 6] as const) {
+    const driver = drivers.of(vbd({ state }));
+    t.strictSame(driver, { kind: 'process', processes: [], claimant: words }, `state ${state}`);
+    t.equal(describeDriver(driver), words);
+  }
+  t.equal(drivers.of(vbd({ id: 51744, state: 1 })).kind, 'free', 'another vbd');
+});
+
 void t.test('a process that has ended', async (t) => {
   const held = vbd({ state: XenbusState.Connected });
   const driver = new VbdDrivers(surveyedMachine(t, QUIET)).of(held);

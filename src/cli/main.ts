@@ -11,7 +11,9 @@ import { infoCommand } from './info.ts';
 import { installUnitsCommand } from './install-units.ts';
 import { listCommand } from './list.ts';
 import { manPageCommand } from './man-page.ts';
+import { nbdDeviceCommand } from './nbd-device.ts';
 import { serveCommand } from './serve.ts';
+import { takeOverCommand } from './take-over.ts';
 import { topCommand } from './top.ts';
 import { traceCommand } from './trace.ts';
 
@@ -43,6 +45,8 @@ export function createProgram(): Command {
     .addCommand(doctorCommand())
     .addCommand(topCommand())
     .addCommand(traceCommand())
+    .addCommand(nbdDeviceCommand())
+    .addCommand(takeOverCommand())
     .addCommand(installUnitsCommand());
   program.addCommand(completionCommand(program)).addCommand(manPageCommand(program));
   for (const command of program.commands) {

@@ -10,8 +10,9 @@ export {
 export type { VbdUse } from './device-options.ts';
 export { DaemonError, UsageError } from './errors.ts';
 export { forPeople } from './for-people.ts';
+export { type DetachedSocket, detachSocket } from './handover.ts';
 export { type HostChoice, openHost } from './host.ts';
-export { LOG_LEVELS, type LogLevel } from './log.ts';
+export { createLogger, LOG_LEVELS, type Logger, type LogLevel } from './log.ts';
 export { packageVersion } from './package-version.ts';
 export { type PageNeed, pageNeed } from './page-budget.ts';
 export { serve } from './serve.ts';
@@ -24,6 +25,8 @@ export {
   type SimulatedDisk,
 } from './serve-options.ts';
 export { formatSize } from './status.ts';
+export { Supervisor } from './supervisor.ts';
+export { takeFromKernel } from './take-from-kernel.ts';
 export type { TlsOptions } from './tls-credentials.ts';
 export { type TransportUse, transportWish } from './transport-wish.ts';
 export {

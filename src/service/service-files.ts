@@ -17,5 +17,9 @@ export const SERVICE_FILES: readonly ServiceFile[] = [
   { source: 'modprobe.conf', target: 'modprobe.d/xenblk-nbd.conf' },
   { source: 'xenblk-nbd@.socket', target: 'systemd/system/xenblk-nbd@.socket' },
   { source: 'xenblk-nbd@.service', target: 'systemd/system/xenblk-nbd@.service' },
+  {
+    source: 'xenblk-nbd-take-over@.service',
+    target: 'systemd/system/xenblk-nbd-take-over@.service',
+  },
   { source: 'xenblk-nbd-client@.service', target: 'systemd/system/xenblk-nbd-client@.service' },
 ];

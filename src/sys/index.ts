@@ -21,6 +21,7 @@ export {
   PAGE_SIZE,
   unmapMemory,
 } from './memory.ts';
+export { NetlinkSocket } from './netlink.ts';
 export { type ReadableWatch, watchReadable } from './readable-watcher.ts';
 export { currentProcessor, ProcessorBinding, scheduleInBatches } from './scheduling.ts';
 export { enlargeSendBuffer } from './send-buffer.ts';

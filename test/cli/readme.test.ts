@@ -10,7 +10,8 @@ const section = /^## Options of `serve`$([\s\S]*?)^## /m.exec(readme)?.[1] ?? ''
 /** What a row says behind the option, by option. */
 const rows = new Map<string, string>();
 for (const [, option = '', rest = ''] of section.matchAll(/^\| `(--[a-z-]+)[^`]*`\s*\|(.*)$/gm)) {
-  rows.set(option, rest);
+  // The first row of an option that has several is that of its default.
+  if (!rows.has(option)) rows.set(option, rest);
 }
 
 const options = serveCommand().options.filter(({ long }) => long !== '--help');

@@ -15,6 +15,7 @@ const FILES = [
   'modprobe.d/xenblk-nbd.conf',
   'systemd/system/xenblk-nbd@.socket',
   'systemd/system/xenblk-nbd@.service',
+  'systemd/system/xenblk-nbd-take-over@.service',
   'systemd/system/xenblk-nbd-client@.service',
 ];
 

@@ -17,7 +17,12 @@ const skip = ANALYZE === undefined ? 'systemd is not installed' : false;
 /** Tenths: systemd calls all up to 2.0 OK, and ours are below. */
 const EXPOSURE_MAX = 20;
 
-const UNITS = ['xenblk-nbd@.service', 'xenblk-nbd@.socket', 'xenblk-nbd-client@.service'];
+const UNITS = [
+  'xenblk-nbd@.service',
+  'xenblk-nbd@.socket',
+  'xenblk-nbd-take-over@.service',
+  'xenblk-nbd-client@.service',
+];
 
 async function installed(t: Test): Promise<string> {
   const prefix = makeFolder(t);

@@ -25,6 +25,7 @@ export const LOG_EVENTS = {
   'client-handshake': 'the handshake of a client failed, and why',
   'client-failed': 'a client could not be served, a fault of this program',
   'accept-failed': 'a client could not be taken in, for want of descriptors above all',
+  'limit-hit': 'a limit made requests wait: how often since it was told last, what raises it',
   'lines-omitted': 'more warnings of one kind than are written in ten seconds',
   'taken-over': "a vbd was taken from the kernel's driver",
   'not-taken': 'it could not be taken again when it came back',

@@ -13,6 +13,7 @@ import { Doors } from './doors.ts';
 import { DaemonError } from './errors.ts';
 import { forPeople } from './for-people.ts';
 import { openHost } from './host.ts';
+import { LimitWatch } from './limit-watch.ts';
 import { createLogger, type Logger } from './log.ts';
 import { describeMemory } from './memory-bounds.ts';
 import { Monitoring } from './monitoring.ts';
@@ -64,6 +65,7 @@ class Daemon {
   #store: XenStoreClient | undefined;
   #vbds: ServedVbds | undefined;
   #watchdog: Watchdog | undefined;
+  #limitWatch: LimitWatch | undefined;
   #monitoring: Monitoring | undefined;
   #statusTimer: NodeJS.Timeout | undefined;
   /** Why the last vbd that failed did so. */
@@ -229,6 +231,10 @@ class Daemon {
     this.#reception.open(vbds);
     this.#doors.announce(vbds);
     this.#trace?.start();
+    this.#limitWatch = new LimitWatch({
+      log: this.#log,
+      vbds: () => vbds.devices.map(({ vbd, lanes }) => ({ name: vbd.name, lanes })),
+    });
     this.#supervisor.ready(this.#status(vbds));
     const { watchdogMs } = this.#supervisor;
     if (watchdogMs === undefined) return;
@@ -291,6 +297,7 @@ class Daemon {
     this.#supervisor.stopping();
     clearTimeout(this.#statusTimer);
     this.#watchdog?.stop();
+    this.#limitWatch?.stop();
     this.#doors.close();
     this.#reception.shutDown();
     await this.#reception.endInput(LAST_REQUESTS_MS);

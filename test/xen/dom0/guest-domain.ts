@@ -13,12 +13,20 @@ import {
 } from '../guest/protocol.ts';
 import { eventually, run } from './commands.ts';
 import type { Lab } from './scenario.ts';
-import { storeReadIfAny, storeWrite } from './store.ts';
+import { storeReadIfAny, storeWait, storeWrite } from './store.ts';
 
 const RAMDISK = '/tmp/guest.cpio';
 const BOOT_TIMEOUT_MS = 600_000;
 const COMMAND_TIMEOUT_MS = 600_000;
 const XL_TIMEOUT_MS = 600_000;
+
+/** What a guest is made of. */
+export interface GuestMachine {
+  readonly ramdisk: string;
+  readonly memoryMib: number;
+  /** As {@link diskSpecification} writes them. */
+  readonly disks: readonly string[];
+}
 
 /** A disk for a guest, e.g. `xvda`, on a loop device. */
 export function diskSpecification(name: string, loopDevice: string): string {
@@ -36,32 +44,65 @@ export class GuestDomain {
     this.name = name;
   }
 
-  /** Creates the guest and waits until its agent answers. Destroyed at the end. */
+  /**
+   * Creates the guest from dom0's own files and waits until its agent answers. Destroyed at the
+   * end.
+   */
   static async create(lab: Lab, name: string, disks: readonly string[]): Promise<GuestDomain> {
     const packMs = Date.now();
     await packRamdisk();
     lab.step(`the guest's first file system is packed: ${Date.now() - packMs} ms`);
-    const config = `/tmp/${name}.cfg`;
+    const guest = new GuestDomain(name);
+    lab.cleanUp(() => guest.destroy());
+    await guest.start(lab, { ramdisk: RAMDISK, memoryMib: 640, disks });
+    return guest;
+  }
+
+  /** A guest that is not there yet. */
+  static named(name: string): GuestDomain {
+    return new GuestDomain(name);
+  }
+
+  /**
+   * Creates the domain and waits until its agent answers. When the guest shuts down or reboots,
+   * what XenStore has of it stays, for whoever wants to look.
+   */
+  async start(lab: Lab, { ramdisk, memoryMib, disks }: GuestMachine): Promise<void> {
+    const config = `/tmp/${this.name}.cfg`;
     writeFileSync(
       config,
       [
-        `name = "${name}"`,
+        `name = "${this.name}"`,
         'type = "pv"',
         'kernel = "/boot/vmlinuz"',
-        `ramdisk = "${RAMDISK}"`,
+        `ramdisk = "${ramdisk}"`,
         'extra = "console=hvc0 rdinit=/init lab.role=guest mitigations=off loglevel=5"',
-        'memory = 640',
+        `memory = ${memoryMib}`,
         'vcpus = 1',
+        'on_poweroff = "preserve"',
+        'on_reboot = "preserve"',
         `disk = [ ${disks.map((disk) => `"${disk}"`).join(', ')} ]`,
       ].join('\n'),
     );
-    const guest = new GuestDomain(name);
-    lab.cleanUp(() => xl('destroy', name).then(() => {}));
+    this.#lastRequestId = 0;
     const startMs = Date.now();
     await xl('create', config);
-    await guest.#waitForAgent(lab);
-    lab.step(`guest ${name}: domain ${await guest.domid()}, up after ${Date.now() - startMs} ms`);
-    return guest;
+    await this.#waitForAgent(lab);
+    const tookMs = Date.now() - startMs;
+    lab.step(`guest ${this.name}: domain ${await this.domid()}, up after ${tookMs} ms`);
+  }
+
+  /** Ends the domain at once, or clears away one that has shut down. */
+  async destroy(): Promise<void> {
+    await xl('destroy', this.name);
+  }
+
+  /** Waits until the guest has shut down by itself: its processors run no more. */
+  async waitForShutdown(timeoutMs: number): Promise<void> {
+    await storeWait('@releaseDomain', timeoutMs, undefined, async () => {
+      const state = (await xl('list', this.name)).trim().split('\n').at(-1)?.split(/\s+/)[4];
+      return state?.includes('s') === true ? true : undefined;
+    });
   }
 
   async domid(): Promise<number> {
@@ -72,19 +113,18 @@ export class GuestDomain {
   async ask<Command extends AgentCommand>(
     command: Command,
     args: AgentCommands[Command]['args'],
+    timeoutMs: number = COMMAND_TIMEOUT_MS,
   ): Promise<AgentCommands[Command]['result']> {
     const request: AgentRequest = { id: ++this.#lastRequestId, command, args };
     const path = await this.#agentPath();
-    await storeWrite({ [`${path}/request`]: JSON.stringify(request) });
-    const answer = await eventually(
-      `the guest answers ${command}`,
-      COMMAND_TIMEOUT_MS,
-      async () => {
-        const text = await storeReadIfAny(`${path}/response`);
-        const response = text === undefined ? undefined : (JSON.parse(text) as AgentResponse);
-        return response?.id === request.id ? response : undefined;
-      },
-    );
+    const ask = (): Promise<void> => storeWrite({ [`${path}/request`]: JSON.stringify(request) });
+    const answer = await storeWait(`${path}/response`, timeoutMs, ask, async () => {
+      const text = await storeReadIfAny(`${path}/response`);
+      const response = text === undefined ? undefined : (JSON.parse(text) as AgentResponse);
+      return response?.id === request.id ? response : undefined;
+    }).catch((error: unknown) => {
+      throw new Error(`the guest does not answer ${command}`, { cause: error });
+    });
     if (!answer.ok) throw new Error(`in the guest, ${command}: ${answer.error}`);
     return answer.result as AgentCommands[Command]['result'];
   }
@@ -110,7 +150,7 @@ export class GuestDomain {
 
   async #waitForAgent(lab: Lab): Promise<void> {
     const path = await this.#agentPath();
-    await eventually("the guest's agent is ready", BOOT_TIMEOUT_MS, async () =>
+    await storeWait(`${path}/ready`, BOOT_TIMEOUT_MS, undefined, async () =>
       (await storeReadIfAny(`${path}/ready`)) === '1' ? true : undefined,
     ).catch((error: unknown) => {
       lab.step(`the guest's console:\n${this.consoleText().slice(-4000)}`);

@@ -42,6 +42,8 @@ export interface AgentCommands {
   stop: { args: { vbd: string }; result: { exit: string } };
   /** Lines of the guest's kernel log that tell of trouble. */
   kernelTrouble: { args: null; result: { lines: number; trouble: string | null } };
+  /** Runs a shell script; its exit code, and the end of what it printed. */
+  sh: { args: { script: string }; result: { status: number; output: string } };
   /** A small write and read through the daemon for `vbd`, by a client of its own. */
   touch: { args: { vbd: string; fill: number }; result: null };
 }

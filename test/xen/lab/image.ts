@@ -55,6 +55,8 @@ const modules = [
   'crc32c_generic',
   'vsock_loopback',
   'scsi_debug',
+  'virtio_pci',
+  'virtio_blk',
 ];
 
 export function buildImage(log: (line: string) => void): Image {
@@ -100,13 +102,17 @@ function toolsKey(packages: UnpackedPackages): string {
   for (const file of ['image.js', 'cpio.js', 'kernel-modules.js', 'shared-libraries.js']) {
     hash.update(readFileSync(join(code, file)));
   }
-  hash.update(readFileSync(initScript)).update(readFileSync(hotplugScript));
+  for (const script of [initScript, hotplugScript, debianInitramfsScript]) {
+    hash.update(readFileSync(script));
+  }
   return hash.digest('hex').slice(0, 16);
 }
 
 const initScript = join(dom0SourceFolder, 'init.sh');
 /** What xl runs for a disk. */
 const hotplugScript = join(dom0SourceFolder, 'block-hotplug.sh');
+/** What the Debian guest starts with. */
+const debianInitramfsScript = join(dom0SourceFolder, '../guest/debian-initramfs.sh');
 
 function nodeKey(): string {
   const { size, mtimeMs } = statSync(process.execPath);
@@ -147,6 +153,7 @@ function toolsArchive({ root, kernelRelease }: UnpackedPackages): CpioArchive {
     0o644,
   );
   archive.addFile('/etc/xen/scripts/block-lab', readFileSync(hotplugScript), 0o755);
+  archive.addFile('/usr/share/lab/debian-initramfs.sh', readFileSync(debianInitramfsScript), 0o755);
 
   const busybox = join(root, 'bin/busybox');
   archive.addFile('/usr/bin/busybox', readFileSync(busybox), 0o755);
@@ -195,6 +202,11 @@ function addProgram(archive: CpioArchive, root: string, file: string, path: stri
 function projectArchive(): CpioArchive {
   const archive = new CpioArchive();
   const add = (path: string): void => addTree(archive, join(repositoryRoot, path), path);
+  archive.addFile(
+    '/usr/share/lab/README.md',
+    readFileSync(join(repositoryRoot, 'README.md')),
+    0o644,
+  );
   add('package.json');
   add('build');
   for (const name of ['xenstore-client', 'nbd-server-ts']) {

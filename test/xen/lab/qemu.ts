@@ -21,6 +21,8 @@ export interface BootOptions {
   readonly withProject: boolean;
   /** Further files for dom0, by absolute path. */
   readonly files?: Readonly<Record<string, string>>;
+  /** Disks of dom0's, /dev/vda and on: raw images, which a run leaves as they are. */
+  readonly disks?: readonly string[];
   readonly timeoutMs: number;
   /** After such a line the machine has {@link GRACE_MS} to go down. */
   isLastReport(line: string): boolean;
@@ -94,7 +96,7 @@ function writeInitrd(path: string, options: BootOptions): void {
 }
 
 function qemuArguments(
-  { image, memoryMib }: BootOptions,
+  { image, memoryMib, disks = [] }: BootOptions,
   initrd: string,
   reportSocket: string,
 ): string[] {
@@ -105,6 +107,13 @@ function qemuArguments(
   const noExtras = '-nographic -nodefaults -no-reboot -monitor none';
   const exitDevice = '-device isa-debug-exit,iobase=0xf4,iosize=4';
   const serialLines = ['-serial', 'stdio', '-serial', `unix:${reportSocket}`];
+  const disk = (file: string, index: number): string[] => [
+    '-drive',
+    `file=${file},format=raw,if=none,id=disk${index},snapshot=on`,
+    // A PV domain's addresses are not the machine's: the driver must ask for them.
+    '-device',
+    `virtio-blk-pci,drive=disk${index},disable-legacy=on,iommu_platform=on`,
+  ];
   const dom0 = `${image.kernel} ${DOM0_ARGUMENTS},${initrd}`;
   const software = [
     '-kernel',
@@ -115,7 +124,7 @@ function qemuArguments(
     dom0,
   ];
   const options = `${machine} ${noExtras} ${exitDevice}`.split(' ');
-  return [...options, ...memory, ...serialLines, ...software];
+  return [...options, ...memory, ...serialLines, ...disks.flatMap(disk), ...software];
 }
 
 function runQemu(

@@ -1,5 +1,6 @@
 // The order in which the scenarios run, on machines that can be up at the same time.
 import type { Scenario } from '../scenario.ts';
+import { debian } from './debian.ts';
 import { features } from './features.ts';
 import { fileSystem } from './file-system.ts';
 import { fixtureWorks } from './fixture-works.ts';
@@ -17,6 +18,7 @@ import { vsock } from './vsock.ts';
 
 /** Scenarios by the machine that they run on, one after the other. The longest comes first. */
 export const machines: Readonly<Record<string, readonly Scenario[]>> = {
+  debian: [debian, logIsClean],
   guest: [guest, logIsClean],
   troubles: [killed, backendTroubles, qemuBackend, ...features, logIsClean],
   basics: [

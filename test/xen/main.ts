@@ -1,8 +1,8 @@
 /**
  * `npm run test:xen`: boots real Xen under QEMU and runs the scenarios of test/xen/dom0 inside it.
  *
- *   --only WORD     only scenarios with WORD in their name; may repeat. `--only README` types the
- *                   README into a Debian under systemd, which does not run by itself
+ *   --only WORD     only scenarios with WORD in their name; may repeat. Two run only so: README
+ *                   types the README into a Debian under systemd, benchmark measures
  *   --console       show the guest's console as it comes (it is always kept in .lab/console-*.log)
  *   --no-self-test  skip the proof that a crashing guest is taken as a failure
  *   --shell FILE    instead of the scenarios, run a shell script in dom0 and show what it prints
@@ -13,6 +13,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { machines } from './dom0/scenarios/index.ts';
+import { buildBenchmarkLayer } from './lab/benchmark-layer.ts';
 import { buildDebianDisk } from './lab/debian-root.ts';
 import { buildImage, type Image } from './lab/image.ts';
 import { unpackPackages } from './lab/packages.ts';
@@ -69,10 +70,14 @@ interface Sums {
   readonly failed: number;
 }
 
-/** A guest has memory beside dom0's. */
-const MEMORY_MIB = {
-  loopback: { machine: 2048, dom0: 1664 },
+const LOOPBACK_MIB = { machine: 2048, dom0: 1664 };
+/** By machine, where it is not the above. */
+const MEMORY_MIB: Readonly<Record<string, typeof LOOPBACK_MIB>> = {
+  // A guest has memory beside dom0's.
   guest: { machine: 3072, dom0: 1664 },
+  debian: { machine: 3072, dom0: 1664 },
+  // Two disks in memory, and the page cache of one.
+  benchmark: { machine: 3072, dom0: 2560 },
 };
 
 /** Guests that claim success and then go down or hang; how each must end. */
@@ -88,7 +93,7 @@ async function selfTest(image: Image, { mode, ends }: Liar): Promise<Sums> {
   const outcome = await boot({
     image,
     mode,
-    memoryMib: MEMORY_MIB.loopback,
+    memoryMib: LOOPBACK_MIB,
     withProject: false,
     timeoutMs: 120_000,
     isLastReport,
@@ -117,7 +122,7 @@ async function runShell(image: Image, script: string): Promise<void> {
   await boot({
     image,
     mode: 'shell',
-    memoryMib: MEMORY_MIB.guest,
+    memoryMib: MEMORY_MIB['guest'] ?? LOOPBACK_MIB,
     withProject: true,
     files: { '/lab-shell': readFileSync(script, 'utf8') },
     timeoutMs: Number(options.timeout) * 1000,
@@ -130,7 +135,7 @@ async function runShell(image: Image, script: string): Promise<void> {
 const only = options.only ?? [];
 
 /** Machines that take long, and run when one of their scenarios is asked for. */
-const ON_REQUEST: ReadonlySet<string> = new Set(['debian']);
+const ON_REQUEST: ReadonlySet<string> = new Set(['benchmark', 'debian']);
 
 /** Whether one of the machine's scenarios was asked for. */
 function isWanted(machine: string): boolean {
@@ -146,9 +151,13 @@ async function runMachine(image: Image, machine: string): Promise<Sums> {
   const outcome = await boot({
     image,
     mode: 'scenarios',
-    memoryMib: MEMORY_MIB[machine === 'guest' || machine === 'debian' ? 'guest' : 'loopback'],
+    memoryMib: MEMORY_MIB[machine] ?? LOOPBACK_MIB,
     withProject: true,
     disks,
+    ...(machine === 'benchmark' && {
+      extraLayers: [buildBenchmarkLayer(image)],
+      isTimedByInstructions: true,
+    }),
     files: { '/lab-machine': machine, ...(only.length > 0 && { '/lab-only': only.join('\n') }) },
     timeoutMs: Number(options.timeout) * 1000,
     isLastReport,

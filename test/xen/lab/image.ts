@@ -23,7 +23,7 @@ import { CpioArchive } from './cpio.ts';
 import { collectModules, formatModulesDep } from './kernel-modules.ts';
 import { type UnpackedPackages, unpackPackages } from './packages.ts';
 import { dom0SourceFolder, labFolder, projectInDom0, repositoryRoot } from './paths.ts';
-import { mergedUsr, sharedLibrariesOf } from './shared-libraries.ts';
+import { addProgram } from './shared-libraries.ts';
 import { run } from './tools.ts';
 
 /** Files on this machine that make up a bootable lab. */
@@ -34,6 +34,8 @@ export interface Image {
   readonly toolsLayer: string;
   readonly nodeLayer: string;
   readonly projectLayer: string;
+  /** Where the Debian packages are unpacked. */
+  readonly packagesRoot: string;
 }
 
 const xenTools = ['xenstored', 'xen-init-dom0', 'xenconsoled', 'xl', 'libxl-save-helper'];
@@ -86,6 +88,7 @@ export function buildImage(log: (line: string) => void): Image {
     toolsLayer,
     nodeLayer,
     projectLayer,
+    packagesRoot: packages.root,
   };
 }
 
@@ -189,14 +192,6 @@ function nodeArchive({ root }: UnpackedPackages): CpioArchive {
   const archive = new CpioArchive();
   addProgram(archive, root, realpathSync(process.execPath), '/usr/bin/node');
   return archive;
-}
-
-function addProgram(archive: CpioArchive, root: string, file: string, path: string): void {
-  archive.addFile(mergedUsr(path), readFileSync(file), 0o755);
-  for (const library of sharedLibrariesOf(file, root)) {
-    if (archive.has(library.pathInImage)) continue;
-    archive.addFile(library.pathInImage, readFileSync(library.file), 0o755);
-  }
 }
 
 function projectArchive(): CpioArchive {

@@ -19,6 +19,10 @@ export interface BootOptions {
   readonly memoryMib: { readonly machine: number; readonly dom0: number };
   /** Without Node and the project the image is small and boots faster. */
   readonly withProject: boolean;
+  /** Archives on top of the image's own. */
+  readonly extraLayers?: readonly string[];
+  /** The machine's clock counts instructions: what this machine does beside it changes nothing. */
+  readonly isTimedByInstructions?: boolean;
   /** Further files for dom0, by absolute path. */
   readonly files?: Readonly<Record<string, string>>;
   /** Disks of dom0's, /dev/vda and on: raw images, which a run leaves as they are. */
@@ -91,17 +95,23 @@ function writeInitrd(path: string, options: BootOptions): void {
   }
   const { toolsLayer, nodeLayer, projectLayer } = options.image;
   const layers = options.withProject ? [toolsLayer, nodeLayer, projectLayer] : [toolsLayer];
-  for (const layer of layers) appendFileSync(path, readFileSync(layer));
+  for (const layer of [...layers, ...(options.extraLayers ?? [])]) {
+    appendFileSync(path, readFileSync(layer));
+  }
   appendFileSync(path, own.finish());
 }
 
 function qemuArguments(
-  { image, memoryMib, disks = [] }: BootOptions,
+  { image, memoryMib, isTimedByInstructions = false, disks = [] }: BootOptions,
   initrd: string,
   reportSocket: string,
 ): string[] {
   // No AVX: QEMU 7.2 mixes up its registers between domains, and programs crash in dom0 and guest.
-  const machine = '-M pc -cpu Nehalem -smp 1 -accel tcg,thread=multi';
+  const machine = '-M pc -cpu Nehalem -smp 1';
+  // 2^1 ns for each instruction: 500 million a second.
+  const clock = isTimedByInstructions
+    ? '-accel tcg,thread=single -icount shift=1'
+    : '-accel tcg,thread=multi';
   const memory = ['-m', String(memoryMib.machine)];
   const dom0Memory = `dom0_mem=${memoryMib.dom0}M,max:${memoryMib.dom0}M`;
   const noExtras = '-nographic -nodefaults -no-reboot -monitor none';
@@ -123,7 +133,7 @@ function qemuArguments(
     '-initrd',
     dom0,
   ];
-  const options = `${machine} ${noExtras} ${exitDevice}`.split(' ');
+  const options = `${machine} ${clock} ${noExtras} ${exitDevice}`.split(' ');
   return [...options, ...memory, ...serialLines, ...disks.flatMap(disk), ...software];
 }
 

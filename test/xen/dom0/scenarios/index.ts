@@ -1,5 +1,6 @@
 // The order in which the scenarios run, on machines that can be up at the same time.
 import type { Scenario } from '../scenario.ts';
+import { benchmark } from './benchmark.ts';
 import { debian } from './debian.ts';
 import { features } from './features.ts';
 import { fileSystem } from './file-system.ts';
@@ -32,4 +33,5 @@ export const machines: Readonly<Record<string, readonly Scenario[]>> = {
     vsock,
     logIsClean,
   ],
+  benchmark: [benchmark],
 };

@@ -13,6 +13,8 @@ import { SeededRandom } from '../support/random.ts';
 import { svgChart } from './chart.ts';
 import { Contender } from './contender.ts';
 import { type CrowdResult, crowdReport, measureCrowd } from './crowd-rows.ts';
+import { type EnduranceResult, enduranceReport, endure } from './endurance.ts';
+import { type FlatnessTable, flatnessReport, measureFlatness } from './flatness.ts';
 import { describeMachine, type Machine } from './machine.ts';
 import {
   type LatencySample,
@@ -36,6 +38,8 @@ interface Measurements {
   readonly throughput: Collector<Sample>;
   readonly latency: Collector<LatencySample>;
   readonly crowd: CrowdResult[];
+  flatness: readonly FlatnessTable[];
+  endurance: EnduranceResult | undefined;
 }
 
 /** A folder in memory with room for the disk and for the copy that nbdkit keeps. */
@@ -169,12 +173,14 @@ function publish(
   );
   const report = { results, latency, summary, servers, ours: OURS, residentBytes, absent };
   if (results.length > 0) console.log(`\n${textReport(report)}`);
-  const { crowd } = measurements;
+  const { crowd, flatness, endurance } = measurements;
   if (crowd.length > 0) console.log(`\n${crowdReport(crowd)}`);
+  if (flatness.length > 0) console.log(`\n${flatnessReport(flatness)}`);
+  if (endurance !== undefined) console.log(`\n${enduranceReport(endurance)}`);
   const { repetitions, seconds, sizeBytes, seed, oursArgs } = options;
   if (options.jsonPath !== undefined) {
     const settings = { repetitions, seconds, sizeBytes, seed, oursArgs };
-    const document = { machine, settings, ...report, crowd };
+    const document = { machine, settings, ...report, crowd, flatness, endurance };
     writeFileSync(options.jsonPath, `${JSON.stringify(document, undefined, 1)}\n`);
   }
   if (options.svgPath !== undefined) {
@@ -227,6 +233,8 @@ async function main(): Promise<number> {
     throughput: new Collector(),
     latency: new Collector(),
     crowd: [],
+    flatness: [],
+    endurance: undefined,
   };
   await measureRows(options, settings, contenders, measurements);
   if (options.withLatency) await measureLatencies(options, settings, contenders, measurements);
@@ -236,6 +244,12 @@ async function main(): Promise<number> {
       measureCrowd(server, ours.unixPath, settings, options.repetitions),
     );
     measurements.crowd.push(...crowd);
+  }
+  if (options.withFlatness) {
+    measurements.flatness = await measureFlatness(settings, options.repetitions);
+  }
+  if (options.enduranceSeconds !== undefined) {
+    measurements.endurance = await endure(folder, options.enduranceSeconds);
   }
   for (const contender of contenders) {
     try {

@@ -20,6 +20,8 @@ const USAGE = `usage: npm run bench -- [options]
   --no-latency      leave the pinned latency runs out
   --no-crowd        leave out the run beside 990 silent or slow clients
   --only-crowd      that run and nothing else
+  --only-flatness   CPU of a request by connections and by size of the disk, and nothing else
+  --endurance S     memory and garbage collections over S seconds of load, and nothing else
   --ours-args ARGS  further arguments for xenblk-nbd serve, separated by spaces
   --seed N          repeats the order of an earlier run
   --json FILE       writes everything that was measured
@@ -38,6 +40,10 @@ export interface BenchOptions {
   readonly withLatency: boolean;
   /** Measure ten clients beside 990 others. */
   readonly withCrowd: boolean;
+  /** Measure the cost of a request by connections and by size of the disk. */
+  readonly withFlatness: boolean;
+  /** Watch memory and collections for so long; undefined for not at all. */
+  readonly enduranceSeconds: number | undefined;
   /** For `xenblk-nbd serve`. */
   readonly oursArgs: readonly string[];
   readonly seed: number;
@@ -82,6 +88,8 @@ function read(): BenchOptions {
       'no-latency': { type: 'boolean', default: false },
       'no-crowd': { type: 'boolean', default: false },
       'only-crowd': { type: 'boolean', default: false },
+      'only-flatness': { type: 'boolean', default: false },
+      endurance: { type: 'string' },
       'ours-args': { type: 'string', default: '' },
       seed: { type: 'string' },
       json: { type: 'string' },
@@ -90,15 +98,20 @@ function read(): BenchOptions {
   });
   const isQuick = values.quick;
   const isOnlyCrowd = values['only-crowd'];
+  const isOnlyFlatness = values['only-flatness'];
+  const isPart = isOnlyCrowd || isOnlyFlatness || values.endurance !== undefined;
   return {
     isQuick,
-    rows: isOnlyCrowd ? [] : pick('rows', ROWS, values.rows),
+    rows: isPart ? [] : pick('rows', ROWS, values.rows),
     servers: pick('servers', SERVERS, values.servers),
     repetitions: positive('reps', values.reps ?? (isQuick ? '1' : '4')),
     seconds: positive('seconds', values.seconds ?? (isQuick ? '0.6' : '2')),
     sizeBytes: positive('size', values.size) * 2 ** 20,
-    withLatency: !values['no-latency'] && !isOnlyCrowd,
-    withCrowd: !values['no-crowd'],
+    withLatency: !values['no-latency'] && !isPart,
+    withCrowd: isPart ? isOnlyCrowd : !values['no-crowd'],
+    withFlatness: isPart ? isOnlyFlatness : !isQuick && values.rows === undefined,
+    enduranceSeconds:
+      values.endurance === undefined ? undefined : positive('endurance', values.endurance),
     oursArgs: values['ours-args'].split(' ').filter((word) => word !== ''),
     seed: values.seed === undefined ? Date.now() % 1_000_000 : Number(values.seed),
     jsonPath: values.json,

@@ -121,18 +121,17 @@ export function countRequest(counters: Counters, command: number, lengthBytes: n
   }
 }
 
-/** Counts the reply to a request that came when the clock showed `startedMs`. */
+/** Counts the reply to a request that took `latencyUs`, a whole number. */
 export function countReply(
   counters: Counters,
   command: number,
   errno: number,
-  startedMs: number,
+  latencyUs: number,
 ): void {
-  const us = (counters.values[Counter.CLOCK_MS_NOW] - startedMs) * 1000;
   const row = latencyRow(command);
-  const at = row * LATENCY_BUCKETS + latencyBucket(us);
+  const at = row * LATENCY_BUCKETS + latencyBucket(latencyUs);
   counters.latencies[at] = (counters.latencies[at] as number) + 1;
-  counters.latencySumsUs[row] = (counters.latencySumsUs[row] as number) + us;
+  counters.latencySumsUs[row] = (counters.latencySumsUs[row] as number) + latencyUs;
   if (errno !== 0) countError(counters, errno);
 }
 

@@ -22,6 +22,8 @@ export interface LaneCore {
   readonly statusReplies: StatusReplies;
   readonly limits: LaneLimits;
   readonly counters: Counters;
+  /** When this turn began: microseconds as a signed 32-bit number, which wraps. */
+  readonly nowUs: number;
   /** Told of each reply, when somebody wants to know. */
   readonly trace?: TraceRing | undefined;
   /** The server stops: new requests are refused. */

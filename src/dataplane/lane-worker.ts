@@ -20,9 +20,11 @@ import {
   enlargeSendBuffer,
   libc,
   type Memory,
+  MonotonicClock,
   scheduleInBatches,
   setThreadName,
 } from '../sys/index.ts';
+import { ConnectionList } from './connection-list.ts';
 import { Counter, Counters } from './counters.ts';
 import { Engine } from './engine.ts';
 import { FinalFlush } from './final-flush.ts';
@@ -73,6 +75,7 @@ class Lane implements LaneCore {
   readonly counters: Counters;
   readonly trace: TraceRing | undefined;
   isDraining = false;
+  nowUs = 0;
 
   readonly #config: LaneConfig;
   readonly #ring: RingRequests;
@@ -85,12 +88,14 @@ class Lane implements LaneCore {
   readonly #connections: (NbdConnection | undefined)[] = [];
   readonly #freePlaces: number[] = [];
   readonly #placeOf = new Map<NbdConnection, number>();
-  #dirty: NbdConnection[] = [];
-  #dirtyNext: NbdConnection[] = [];
-  readonly #awake: NbdConnection[] = [];
+  #dirty = new ConnectionList();
+  #dirtyNext = new ConnectionList();
+  #awake = new ConnectionList();
+  #awakeNext = new ConnectionList();
   readonly #waiting: WaitingClients;
   /** Lanes that share our ring. */
   #guests: GuestRings | undefined;
+  readonly #clock = new MonotonicClock();
   #isStopping = false;
   #isBroken = false;
   #isMasked = false;
@@ -154,10 +159,12 @@ class Lane implements LaneCore {
   #turn(): void {
     const timeoutMs = this.#timeoutMs();
     const count = this.#epoll.wait(timeoutMs);
-    const nowMs = performance.now();
-    this.counters.values[Counter.CLOCK_MS_NOW] = nowMs;
-    if (this.#isCramped()) this.#makeRoom(nowMs);
-    if (this.#isShort()) this.#checkProgress(nowMs);
+    const { values } = this.counters;
+    this.#clock.read();
+    this.nowUs = this.#clock.us;
+    this.#clock.storeMs(values, Counter.CLOCK_MS_NOW);
+    if (this.#isCramped()) this.#makeRoom(values[Counter.CLOCK_MS_NOW]);
+    if (this.#isShort()) this.#checkProgress(values[Counter.CLOCK_MS_NOW]);
     this.counters.add(Counter.TURNS, 1);
     this.#takeRingEvent(count);
     this.#collect();
@@ -198,7 +205,7 @@ class Lane implements LaneCore {
 
   /** Whether nothing is left to do before the next event. */
   #mayBlock(): boolean {
-    if (this.#awake.length > 0 || this.#dirty.length > 0) return false;
+    if (this.#awake.count > 0 || this.#dirty.count > 0) return false;
     if (this.#isBroken) return true;
     if (this.#ring.inFlight > 0 && this.#ring.finalCheck()) return false;
     if (this.#guests?.finalCheck() === true) return false;
@@ -283,9 +290,12 @@ class Lane implements LaneCore {
 
   #resumeAwake(): void {
     // A connection that is woken again while it runs is dealt with in the next turn.
-    const count = this.#awake.length;
-    for (let i = 0; i < count; i++) this.#awake[i]?.resume();
-    this.#awake.splice(0, count);
+    const awake = this.#awake;
+    if (awake.count === 0) return;
+    this.#awake = this.#awakeNext;
+    this.#awakeNext = awake;
+    for (let i = 0; i < awake.count; i++) awake.take(i)?.resume();
+    awake.count = 0;
   }
 
   #publish(): void {
@@ -298,11 +308,11 @@ class Lane implements LaneCore {
 
   #sendReplies(): void {
     const dirty = this.#dirty;
-    if (dirty.length === 0) return;
+    if (dirty.count === 0) return;
     this.#dirty = this.#dirtyNext;
     this.#dirtyNext = dirty;
-    for (const connection of dirty) connection.flushReplies();
-    dirty.length = 0;
+    for (let i = 0; i < dirty.count; i++) dirty.take(i)?.flushReplies();
+    dirty.count = 0;
     // Replies that have left gave back pages for which others may be waiting.
     if (!this.#isBroken) {
       this.engine.pump();

@@ -284,7 +284,7 @@ export class NbdConnection implements Requester {
     if (available === 0 || !this.#haveRoom(operation)) return false;
     const { engine } = this.#core;
     const missing = missingBytes(operation);
-    const count = Math.min(available, roomBytes(operation));
+    const count = Math.min(available, roomBytes(operation)) | 0;
     if (count === missing) this.#current = undefined;
     const source = (this.#buffer as ReceiveBuffer).address + this.#start;
     this.#start += count;
@@ -364,7 +364,7 @@ export class NbdConnection implements Requester {
     const { command } = request;
     operation.requester = this;
     operation.command = command;
-    operation.startedMs = counters.values[Counter.CLOCK_MS_NOW];
+    operation.startedUs = this.#core.nowUs;
     operation.cookieHigh = request.cookieHigh | 0;
     operation.cookieLow = request.cookieLow | 0;
     operation.offsetHigh = request.offsetHigh | 0;
@@ -403,9 +403,10 @@ export class NbdConnection implements Requester {
   }
 
   replyReady(operation: Operation): void {
-    const { counters, headers, statusReplies, trace } = this.#core;
-    countReply(counters, operation.command, operation.errno, operation.startedMs);
-    trace?.record(operation, this.id, counters.values[Counter.CLOCK_MS_NOW]);
+    const { counters, headers, nowUs, statusReplies, trace } = this.#core;
+    const latencyUs = (nowUs - operation.startedUs) | 0;
+    countReply(counters, operation.command, operation.errno, latencyUs);
+    trace?.record(operation, this.id, counters.values[Counter.CLOCK_MS_NOW], latencyUs);
     if (operation.command === NbdCmd.BLOCK_STATUS && operation.errno === 0) {
       statusReplies.encode(operation, this.#agreement, this.#core);
     } else {

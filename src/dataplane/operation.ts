@@ -76,8 +76,8 @@ export class Operation {
   offsetLow = 0;
   offset: number = A_DOUBLE;
   lengthBytes: number = A_DOUBLE;
-  /** What the lane's clock showed when the request came. */
-  startedMs: number = A_DOUBLE;
+  /** What {@link LaneCore.nowUs} was when the request came. */
+  startedUs = 0;
   /** NBD error number of the reply; the first failed part decides. */
   errno = 0;
 

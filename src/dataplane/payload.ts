@@ -22,9 +22,11 @@ export function roomBytes(operation: Operation): number {
 
 /** How much of a write may go to the ring: whole pages, or all of it when it is complete. */
 export function issuableBytes(operation: Operation, maxSegments: number): number {
-  if (missingBytes(operation) <= 0) return operation.gridBytes - operation.issuedBytes;
+  if (missingBytes(operation) <= 0) {
+    return (operation.gridBytes - operation.issuedBytes) | 0;
+  }
   const whole = Math.floor(operation.filledBytes / PAGE_SIZE) * PAGE_SIZE;
-  const ready = whole - operation.issuedBytes;
+  const ready = (whole - operation.issuedBytes) | 0;
   // Small pieces wait for company, unless the window has no room left for any.
   const isWindowFull = operation.filledBytes >= operation.allocatedBytes;
   return isWindowFull || ready >= maxSegments * PAGE_SIZE ? ready : 0;
@@ -39,7 +41,7 @@ export function copyPayload(
 ): void {
   let done = 0;
   let page = operation.fillPage;
-  let at = operation.filledBytes % PAGE_SIZE;
+  let at = (operation.filledBytes % PAGE_SIZE) | 0;
   while (done < lengthBytes) {
     const count = Math.min(lengthBytes - done, PAGE_SIZE - at);
     libc.memcpy(pool.addressOf(page) + at, sourceAddress + done, count);

@@ -11,7 +11,6 @@ import {
   encodeChunkHeader,
   encodeErrorPrefix,
   encodeExtendedChunkHeader,
-  encodeOffsetDataPrefix,
   encodeSimpleReply,
   NbdCmd,
   NbdErrno,
@@ -74,7 +73,9 @@ export function encodeReplyHeader(
     const payloadBytes = OFFSET_DATA_PREFIX_BYTES + operation.dataBytes;
     const type = NbdReplyType.OFFSET_DATA;
     const header = encodeHeader(view, at, operation, agreement, type, payloadBytes);
-    encodeOffsetDataPrefix(view, at + header, operation.offset);
+    // The halves as they came: the whole number would be an object on its way to another function.
+    view.setInt32(at + header, operation.offsetHigh);
+    view.setInt32(at + header + 4, operation.offsetLow);
     operation.headerBytes = header + OFFSET_DATA_PREFIX_BYTES;
   } else {
     operation.headerBytes = encodeHeader(view, at, operation, agreement, NbdReplyType.NONE, 0);

@@ -43,7 +43,7 @@ export class TraceRing {
   }
 
   /** The lane's: `operation` of `client` was answered when its clock showed `clockMs`. */
-  record(operation: Operation, client: number, clockMs: number): void {
+  record(operation: Operation, client: number, clockMs: number, latencyUs: number): void {
     const head = Atomics.load(this.#indices, HEAD);
     if (((head - Atomics.load(this.#indices, TAIL)) | 0) >= RECORDS) {
       Atomics.add(this.#indices, DROPPED, 1);
@@ -57,7 +57,7 @@ export class TraceRing {
     numbers[at + TraceField.ERRNO] = operation.errno;
     numbers[at + TraceField.OFFSET] = operation.offset;
     numbers[at + TraceField.LENGTH_BYTES] = operation.lengthBytes;
-    numbers[at + TraceField.LATENCY_MS] = clockMs - operation.startedMs;
+    numbers[at + TraceField.LATENCY_MS] = latencyUs / 1000;
     // The store is a release of the record.
     Atomics.store(this.#indices, HEAD, (head + 1) | 0);
   }

@@ -34,12 +34,9 @@ export const DEFAULT_GRANT_LIMIT_PAGES = 1024;
 /** 4 GiB of pages cannot be seen through one view. */
 const MAX_GRANT_LIMIT_PAGES = 2 ** 19;
 
-const PROT_NONE = 0;
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 0x01;
-const MAP_PRIVATE = 0x02;
 const MAP_FIXED = 0x10;
-const MAP_ANONYMOUS = 0x20;
 const MFD_CLOEXEC = 1;
 
 /** What is still held, for tests and for the report at the end. */
@@ -200,8 +197,7 @@ export class GrantTable {
   /** Reserves a range of addresses and lays the pages into it, runs of neighbours in one call. */
   #mapForGuest(indices: readonly number[]): number {
     const lengthBytes = indices.length * PAGE_SIZE;
-    const address = libc.mmap(0, lengthBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (typeof address === 'bigint') throw new SysError('mmap', errno());
+    const { address } = allocateMemory(lengthBytes);
     for (let start = 0; start < indices.length; ) {
       const first = indices[start] ?? 0;
       let end = start + 1;

@@ -1,3 +1,4 @@
+export { MonotonicClock } from './clock.ts';
 export { duplicateFd, endReading, exitNow } from './descriptor.ts';
 export {
   EPOLLERR,

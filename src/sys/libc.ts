@@ -42,8 +42,9 @@ export interface Libc {
   ) => number | bigint;
   munmap: (address: number, size: number) => number;
   madvise: (address: number, size: number, advice: number) => number;
-  memcpy: (target: number, source: number, size: number) => number;
-  memset: (target: number, byte: number, size: number) => number;
+  // These two return their first argument, which nobody needs: a number object for each call.
+  memcpy: (target: number, source: number, size: number) => void;
+  memset: (target: number, byte: number, size: number) => void;
   memfdCreate: (name: string, flags: number) => number;
   eventfd: (initial: number, flags: number) => number;
   epollCreate1: (flags: number) => number;
@@ -70,6 +71,7 @@ export interface Libc {
   sendmsg: (fd: number, message: number, flags: number) => number;
   shutdown: (fd: number, how: number) => number;
   prctl: (option: number, arg2: number, arg3: number, arg4: number, arg5: number) => number;
+  clockGettime: (clock: number, timespec: number) => number;
   schedGetcpu: () => number;
   schedGetaffinity: (tid: number, size: number, mask: number) => number;
   schedSetaffinity: (tid: number, size: number, mask: number) => number;
@@ -99,8 +101,8 @@ export const libc: Libc = {
   fcntl: declare('fcntl', 'int', ['int', 'int', 'long']),
   mmap: declare('mmap', ADDRESS, [ADDRESS, 'size_t', 'int', 'int', 'int', 'int64_t']),
   munmap: declare('munmap', 'int', [ADDRESS, 'size_t']),
-  memcpy: declare('memcpy', ADDRESS, [ADDRESS, ADDRESS, 'size_t']),
-  memset: declare('memset', ADDRESS, [ADDRESS, 'int', 'size_t']),
+  memcpy: declare('memcpy', 'void', [ADDRESS, ADDRESS, 'size_t']),
+  memset: declare('memset', 'void', [ADDRESS, 'int', 'size_t']),
   madvise: declare('madvise', 'int', [ADDRESS, 'size_t', 'int']),
   memfdCreate: declare('memfd_create', 'int', ['str', 'uint']),
   eventfd: declare('eventfd', 'int', ['uint', 'int']),
@@ -122,6 +124,7 @@ export const libc: Libc = {
   sendmsg: declare('sendmsg', 'long', ['int', ADDRESS, 'int']),
   shutdown: declare('shutdown', 'int', ['int', 'int']),
   prctl: declare('prctl', 'int', ['int', ADDRESS, 'ulong', 'ulong', 'ulong']),
+  clockGettime: declare('clock_gettime', 'int', ['int', ADDRESS]),
   schedGetcpu: declare('sched_getcpu', 'int', []),
   schedGetaffinity: declare('sched_getaffinity', 'int', ['int', 'size_t', ADDRESS]),
   schedSetaffinity: declare('sched_setaffinity', 'int', ['int', 'size_t', ADDRESS]),

@@ -12,7 +12,13 @@ const MAP_SHARED = 0x01;
 const MAP_PRIVATE = 0x02;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
+/** In the first 2 GiB; of x86-64 only. */
+const MAP_32BIT = 0x40;
 const MADV_DONTNEED = 4;
+/** Larger pieces would use that space up. */
+const LOW_BYTES_MAX = 16 * 1024 * 1024;
+
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
 /** A piece of memory at a fixed address, which system calls can be pointed at. */
 export interface Memory {
@@ -31,8 +37,16 @@ export function mapShared(fd: number, offset: number, lengthBytes: number): Memo
   return mapped(lengthBytes, MAP_SHARED, fd, offset);
 }
 
+/**
+ * Addresses below 2^31 are small integers to V8. Any other that is computed and handed to a system
+ * call is an object made for that call, and lanes are to make none.
+ */
 function mapped(lengthBytes: number, flags: number, fd: number, offset: number): Memory {
-  const address = libc.mmap(0, lengthBytes, PROT_READ | PROT_WRITE, flags, fd, offset);
+  const map = (more: number): number | bigint =>
+    libc.mmap(0, lengthBytes, PROT_READ | PROT_WRITE, flags | more, fd, offset);
+  const isLow = process.arch === 'x64' && lengthBytes <= LOW_BYTES_MAX;
+  const low = isLow ? map(MAP_32BIT) : MAP_FAILED;
+  const address = typeof low === 'bigint' ? map(0) : low;
   // MAP_FAILED is the largest address, the only result that does not fit a Number.
   if (typeof address === 'bigint') throw new SysError('mmap', errno());
   return { address, lengthBytes, buffer: viewMemory(address, lengthBytes) };

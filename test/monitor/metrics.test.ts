@@ -14,9 +14,8 @@ import { FakeLane, fakeSource, fakeVbd } from './support.ts';
 
 /** A request of 4 KiB that took `us`. */
 function request({ counters }: FakeLane, command: number, us: number, errno = 0): void {
-  counters.values[Counter.CLOCK_MS_NOW] = us / 1000;
   countRequest(counters, command, 4096);
-  countReply(counters, command, errno, 0);
+  countReply(counters, command, errno, us);
 }
 
 async function scrape(...lanes: FakeLane[]): Promise<(name: string) => number | undefined> {

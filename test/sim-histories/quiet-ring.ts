@@ -97,6 +97,7 @@ export function createCore(
     statusReplies: new StatusReplies(noContexts()),
     limits: LIMITS,
     counters: new Counters(),
+    nowUs: 0,
     isDraining: false,
     markDirty: () => undefined,
     markAwake: () => undefined,

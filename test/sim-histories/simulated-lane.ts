@@ -51,6 +51,7 @@ export class SimulatedLane implements LaneCore {
   readonly statusReplies: StatusReplies;
   readonly limits: LaneLimits;
   readonly counters: Counters = new Counters();
+  readonly nowUs = 0;
   isDraining = false;
   isBroken = false;
   /** The main thread has ended it, or the process is dead. */

@@ -123,7 +123,7 @@ void t.test('a main thread that does not come by', async (t) => {
   const main = new TraceRing(lane.shared);
   const operation = new Operation(0);
   const fill = (count: number, client: number): void => {
-    for (let i = 0; i < count; i++) lane.record(operation, client, i);
+    for (let i = 0; i < count; i++) lane.record(operation, client, i, 0);
   };
   fill(65_536 + 100, 7);
   t.equal(main.takeDropped(), 100);

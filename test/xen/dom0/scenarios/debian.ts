@@ -103,7 +103,10 @@ async function isWhatItSays(lab: Lab, guest: DebianGuest): Promise<void> {
     'stat -c "%n %U:%G %a" /dev/xen/xenbus /dev/xen/gntalloc /dev/xen/evtchn',
   );
   for (const line of files.split('\n')) match(line, / root:xenblk-nbd 660$/);
-  match(await guest.tell('systemctl status --no-pager xenblk-nbd@xvdb'), /Status: "serving xvdb/);
+  match(
+    await guest.tell('systemctl status --no-pager -n 0 xenblk-nbd@xvdb'),
+    /Status: "serving xvdb/,
+  );
   lab.step(`runs as xenblk-nbd, without capabilities; ${shown.replaceAll('\n', ', ')}`);
 }
 

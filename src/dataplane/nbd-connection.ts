@@ -102,6 +102,8 @@ export class NbdConnection implements Requester {
   /** Nothing more is read: the client said goodbye, or closed its side. */
   #isInputOver = false;
   #isStalled = false;
+  /** Woken and not resumed yet: what is in the buffer comes before what the socket has. */
+  #isWoken = false;
   #events: number = EPOLLIN;
   readonly #replies = new ReplyQueue();
   /** What it had yet to take or send, and since when that is so, as far as somebody looked. */
@@ -162,7 +164,8 @@ export class NbdConnection implements Requester {
 
   onReadable(): void {
     for (let round = 0; round < READS_PER_TURN; round++) {
-      if (this.isClosed || this.#isInputOver) return;
+      // The end of the stream must not be seen before requests that were received in full.
+      if (this.isClosed || this.#isInputOver || this.#isWoken) return;
       if (this.#isStalled) {
         this.#watch(this.#events & ~EPOLLIN);
         return;
@@ -183,8 +186,6 @@ export class NbdConnection implements Requester {
     // is received alone.
     const isHeaderNext = this.#isBulk && this.#current === undefined && this.#skipBytes === 0;
     const room = isHeaderNext ? Math.min(space, this.#headerBytes) : space;
-    // Woken, and not resumed yet: to ask for no bytes would look like the end of the stream.
-    if (room === 0) return false;
     const count = libc.recv(this.fd, buffer.address + this.#end, room, 0);
     if (count <= 0) return this.#received(count);
     this.#end += count;
@@ -427,11 +428,13 @@ export class NbdConnection implements Requester {
   wake(): void {
     if (!this.#isStalled || this.isClosed) return;
     this.#isStalled = false;
+    this.#isWoken = true;
     this.#core.markAwake(this);
   }
 
   /** Goes on after {@link wake}. */
   resume(): void {
+    this.#isWoken = false;
     if (this.isClosed) return;
     this.#parse();
     this.#giveBuffer();

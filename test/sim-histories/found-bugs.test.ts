@@ -105,6 +105,44 @@ void t.test('a client that is woken with a full buffer is not taken for one that
   t.end();
 });
 
+void t.test('what was received in full is done before the end of the stream is seen', (t) => {
+  const { engine } = createEngine(createRing().config);
+  const socket = new LoopbackSocket({ received: () => undefined });
+  let closedBecause: string | undefined;
+  let isRoom = false;
+  let takenCount = 0;
+  const core = createCore(engine, {
+    takeOperation: () => {
+      if (!isRoom) return undefined;
+      takenCount += 1;
+      return engine.take();
+    },
+    connectionClosed: (_connection, reason) => {
+      closedBecause = reason;
+    },
+  });
+  const info = createExportInfo({ sizeBytes: 1 << 20 });
+  const connection = new NbdConnection(core, 1, socket.fd, info, SIMPLE);
+  const flush = { command: NbdCmd.FLUSH, flags: 0, owner: 1, offset: 0, lengthBytes: 0 };
+  const header = encodeHeader({ ...flush, cookie: 1, hasPayload: false }, false);
+  socket.send(header.address, header.lengthBytes);
+  socket.deliver(header.lengthBytes);
+  socket.isEnded = true;
+  // No operation is free: the request waits in the buffer.
+  connection.onReadable();
+  // One is free now, and in the same turn the socket tells of its end.
+  isRoom = true;
+  connection.wake();
+  connection.onReadable();
+  t.equal(closedBecause, undefined, 'nobody has left yet');
+  connection.resume();
+  t.equal(takenCount, 1, 'the request is being done');
+  connection.onReadable();
+  t.equal(closedBecause, undefined, 'the client is owed a reply');
+  socket.close();
+  t.end();
+});
+
 void t.test('clients that fill their buffers, and wait for what others have left', async (t) => {
   const client = {
     requests: 60,

@@ -1,7 +1,8 @@
 // Chromium without a window, driven over its debugging pipe (--remote-debugging-pipe): messages in
 // JSON that end in NUL, written to its descriptor 3 and read from 4. Nothing else is needed.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
@@ -47,9 +48,10 @@ export class HeadlessPage {
         `--user-data-dir=${this.#folder}`,
         '--remote-debugging-pipe',
       ],
-      { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] },
+      { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'], detached: true },
     );
-    this.#forget = killAtExit(this.#browser.pid ?? 0);
+    const { pid } = this.#browser;
+    this.#forget = pid === undefined ? () => undefined : killAtExit(-pid);
     const [, , , commands, events] = this.#browser.stdio;
     this.#commands = commands as Writable;
     // Of a browser that ends: whoever waits for an answer is bounded in time.
@@ -102,12 +104,17 @@ export class HeadlessPage {
     return Buffer.from(data as string, 'base64');
   }
 
+  /** Ends the browser with all its processes, and forgets what they kept on disk. */
   async close(): Promise<void> {
-    const ended = new Promise((resolve) => this.#browser.once('exit', resolve));
-    this.#browser.kill('SIGTERM');
-    await ended;
+    const { pid } = this.#browser;
+    if (pid !== undefined && this.#browser.exitCode === null && this.#browser.signalCode === null) {
+      const ended = new Promise((resolve) => this.#browser.once('exit', resolve));
+      // The group, not the first process alone: its helpers outlive it and go on writing in the folder.
+      process.kill(-pid, 'SIGKILL');
+      await ended;
+    }
     this.#forget();
-    rmSync(this.#folder, { recursive: true, force: true, maxRetries: 5 });
+    await rm(this.#folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   }
 
   async #send(method: string, params: object = {}): Promise<Readonly<Record<string, unknown>>> {

@@ -26,6 +26,15 @@ function valueKind(option: Option): 'none' | 'words' | 'file' | 'other' {
   return /<.*(?:file|path|dir).*>/.test(option.flags) ? 'file' : 'other';
 }
 
+/** The words that arguments of a command are chosen from. */
+function argumentWords(command: Command): readonly string[] {
+  return command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
+}
+
+function takesFile(command: Command): boolean {
+  return command.registeredArguments.some((argument) => argument.name() === 'file');
+}
+
 function longNames(command: Command): string[] {
   return [...command.options.map(({ long }) => long ?? ''), '--help'].filter((name) => name !== '');
 }
@@ -39,8 +48,10 @@ function bash(program: Command): string {
     command.options.flatMap((option) => bashValue(command, option)),
   );
   const options = program.commands.map((command) => {
-    const words = command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
-    return `    ${command.name()}) offer '${[...longNames(command), ...words].join(' ')}' ;;`;
+    const words = [...longNames(command), ...argumentWords(command)];
+    // Files are what is left when no word begins so.
+    const files = takesFile(command) ? 'compopt -o default; ' : '';
+    return `    ${command.name()}) ${files}offer '${words.join(' ')}' ;;`;
   });
   return `# bash completion of ${name}
 _${identifier(name)}() {
@@ -84,9 +95,13 @@ function zsh(program: Command): string {
   );
   const cases = program.commands.map((command) => {
     const specs = command.options.map(zshOption);
-    const words = command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
-    const positional = words.length === 0 ? [] : [`'*:value:(${words.join(' ')})'`];
-    return `    ${command.name()}) _arguments ${[...specs, ...positional].join(' ')} ;;`;
+    const words = argumentWords(command);
+    const positional = [
+      ...(words.length === 0 ? [] : [`'*:value:(${words.join(' ')})'`]),
+      ...(takesFile(command) ? ["'*:file:_files'"] : []),
+    ];
+    const all = [...specs, "'--help[show the options]'", ...positional];
+    return `    ${command.name()}) _arguments ${all.join(' ')} ;;`;
   });
   return `#compdef ${name}
 _${identifier(name)}() {
@@ -95,7 +110,11 @@ _${identifier(name)}() {
 ${commands.join('\n')}
   )
   if ((CURRENT == 2)); then
-    _describe command commands
+    if [[ $PREFIX == -* ]]; then
+      _arguments '--help[show the commands]' '--version[show the version]'
+    else
+      _describe command commands
+    fi
     return
   fi
   local command=$words[2]
@@ -105,12 +124,19 @@ ${commands.join('\n')}
 ${cases.join('\n')}
   esac
 }
-_${identifier(name)} "$@"
+# The first time it is found by its name, it is to complete at once; a script only makes it known.
+if [[ $funcstack[1] == _${name} ]]; then
+  _${identifier(name)} "$@"
+else
+  compdef _${identifier(name)} ${name}
+fi
 `;
 }
 
 function zshOption(option: Option): string {
-  const spec = `${option.long ?? ''}[${zshText(option.description)}]`;
+  // One that is collected may stand there again.
+  const again = Array.isArray(option.defaultValue) ? '*' : '';
+  const spec = `${again}${option.long ?? ''}[${zshText(option.description)}]`;
   switch (valueKind(option)) {
     case 'none':
       return `'${spec}'`;
@@ -132,7 +158,12 @@ function zshText(text: string): string {
 
 function fish(program: Command): string {
   const name = program.name();
-  const lines = [`# fish completion of ${name}`, `complete -c ${name} -f`];
+  const lines = [
+    `# fish completion of ${name}`,
+    `complete -c ${name} -f`,
+    `complete -c ${name} -l help -d 'show the commands, or the options of one'`,
+    `complete -c ${name} -n __fish_use_subcommand -l version -d 'show the version'`,
+  ];
   for (const command of program.commands) {
     const text = fishText(command.description());
     lines.push(`complete -c ${name} -n __fish_use_subcommand -a ${command.name()} -d ${text}`);
@@ -147,8 +178,9 @@ function fish(program: Command): string {
       }[valueKind(option)];
       lines.push(`${within} -l ${long}${values} -d ${fishText(option.description)}`);
     }
-    const words = command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
+    const words = argumentWords(command);
     if (words.length > 0) lines.push(`${within} -a '${words.join(' ')}'`);
+    if (takesFile(command)) lines.push(`${within} -F`);
   }
   return `${lines.join('\n')}\n`;
 }

@@ -1,10 +1,10 @@
 /**
  * Goal: the manual page and the completions tell every command and option that there is, and the
- * programs that read them have nothing to complain of; bash completes what it should.
+ * programs that read them have nothing to complain of; each shell completes what it should.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { createProgram } from '../../src/cli/main.ts';
 import { makeFolder } from '../daemon/support/simulated.ts';
 import { runXenblkNbd } from '../support/daemon.ts';
@@ -16,6 +16,8 @@ const OPTIONS = PROGRAM.commands.flatMap((command) =>
   command.options.map(({ long }) => [command.name(), long ?? ''] as const),
 );
 const MAN = findProgram('man');
+const ZSH = findProgram('zsh');
+const FISH = findProgram('fish');
 
 void t.test('the manual page', async (t) => {
   const { status, stdout } = await runXenblkNbd(['man-page']);
@@ -54,26 +56,125 @@ void t.test('completions name everything', async (t) => {
   });
 });
 
+/** Lines, and what a shell must offer at the end of each; the same in every shell. */
+const OFFERED: readonly (readonly [line: string, words: readonly string[]])[] = [
+  ['', COMMANDS],
+  ['li', ['list']],
+  ['--v', ['--version']],
+  ['serve --max-o', ['--max-options', '--max-option-size']],
+  ['serve --he', ['--help']],
+  ['serve --tls ', ['off', 'allow', 'require']],
+  ['serve --tls r', ['require']],
+  ['serve --queues ', []],
+  ['serve --tls-cert ./on', ['./only.txt']],
+  // May stand there again.
+  ['serve --unix /run/a.sock --unix ./on', ['./only.txt']],
+  ['trace ./on', ['./only.txt']],
+  ['completion b', ['bash']],
+  ['list --j', ['--json']],
+  ['list --simulate 64M --j', ['--json']],
+  ['nonsense --j', []],
+];
+
+/** A folder with one file, and what completes in a shell there. */
+function makeCompletionFolder(t: Test): string {
+  const folder = makeFolder(t);
+  writeFileSync(join(folder, 'only.txt'), '');
+  return folder;
+}
+
+/** Calls the function as bash does; files, where it leaves them to bash. */
+const BASH_CALL = `
+is_default=
+compopt() { is_default=1; }
+IFS=' ' read -ra COMP_WORDS <<<"$1"
+[[ $1 != *' ' ]] || COMP_WORDS+=('')
+COMP_CWORD=$((\${#COMP_WORDS[@]} - 1))
+_xenblk_nbd
+if [[ $is_default && \${#COMPREPLY[@]} == 0 ]]; then compgen -f -- "\${COMP_WORDS[-1]}"; fi
+printf '%s\\n' "\${COMPREPLY[@]}"
+`;
+
 void t.test('bash', async (t) => {
   const { stdout } = await runXenblkNbd(['completion', 'bash']);
-  const complete = async (...words: string[]): Promise<string[]> => {
-    const list = words.map((word) => `'${word}'`).join(' ');
-    const script =
-      `${stdout}\ncompopt() { echo "compopt $*"; }\n` +
-      `COMP_WORDS=(xenblk-nbd ${list}); COMP_CWORD=${words.length}; _xenblk_nbd\n` +
-      `printf "%s\\n" "\${COMPREPLY[@]}"`;
-    const result = await runProgram('/bin/bash', ['-euo', 'pipefail', '-c', script]);
+  const cwd = makeCompletionFolder(t);
+  for (const [line, words] of OFFERED) {
+    const script = ['-euo', 'pipefail', '-c', `${stdout}${BASH_CALL}`, '', `xenblk-nbd ${line}`];
+    const result = await runProgram('/bin/bash', script, { cwd });
     t.equal(result.stderr, '');
-    return result.stdout.split('\n').filter((word) => word !== '');
-  };
-  t.strictSame(await complete(''), [...COMMANDS, '--help', '--version']);
-  t.strictSame(await complete('li'), ['list']);
-  t.strictSame(await complete('serve', '--max-o'), ['--max-options', '--max-option-size']);
-  t.strictSame(await complete('serve', '--tls', ''), ['off', 'allow', 'require']);
-  t.strictSame(await complete('serve', '--tls', 'r'), ['require']);
-  t.strictSame(await complete('serve', '--queues', ''), []);
-  t.strictSame(await complete('serve', '--tls-cert', ''), ['compopt -o default']);
-  t.strictSame(await complete('completion', 'b'), ['bash']);
-  t.strictSame(await complete('list', '--j'), ['--json']);
-  t.strictSame(await complete('nonsense', '--j'), []);
+    const expected = line === '' ? [...words, '--help', '--version'] : words;
+    t.strictSame(linesOf(result.stdout), expected, line);
+  }
 });
+
+/** An interactive zsh that writes down what it offers; ^G ends a line. */
+const ZSHRC = `
+fpath=($PWD $fpath)
+autoload -Uz compinit
+compinit -u -D
+compadd() {
+  if [[ \${@[1,(i)(-|--)]} == *-(O|A|D)\\ * ]]; then builtin compadd "$@"; return; fi
+  local -a found
+  builtin compadd -A found "$@"
+  (($#found)) && print -rl -- $found >>offered
+  builtin compadd "$@"
+}
+next_line() { print -r -- LINE-ENDED; BUFFER= }
+zle -N next_line
+bindkey '^G' next_line
+`;
+
+/** Types each line and a tab; what was offered, between lines that say so. */
+const ZSH_DRIVER = `
+zmodload zsh/zpty
+zpty shell zsh -i
+for line in "$@"; do
+  : >offered
+  zpty -w -n shell "$line"$'\\t\\a'
+  zpty -r shell seen '*LINE-ENDED*'
+  print -r -- "line:$line"
+  cat offered
+done
+zpty -d shell
+`;
+
+void t.test('zsh', { skip: ZSH === undefined && 'zsh is not installed' }, async (t) => {
+  const cwd = makeCompletionFolder(t);
+  const { stdout: script } = await runXenblkNbd(['completion', 'zsh']);
+  for (const how of ['found by its name', 'read by the shell']) {
+    const isFound = how === 'found by its name';
+    writeFileSync(join(cwd, '_xenblk-nbd'), isFound ? script : '');
+    writeFileSync(join(cwd, 'script'), script);
+    writeFileSync(join(cwd, '.zshrc'), isFound ? ZSHRC : `${ZSHRC}source ./script\n`);
+    const lines = OFFERED.map(([line]) => `xenblk-nbd ${line}`);
+    const options = { cwd, env: { ZDOTDIR: cwd, TERM: 'dumb' } };
+    const result = await runProgram(ZSH ?? '', ['-f', '-c', ZSH_DRIVER, '', ...lines], options);
+    t.equal(result.stderr, '');
+    const offered = result.stdout.split(/^line:.*\n/m).slice(1);
+    for (const [index, [line, words]] of OFFERED.entries()) {
+      // zsh offers the last part of a path.
+      const expected = words.map((word) => word.replace(/^\.\//, ''));
+      t.strictSame(linesOf(offered[index] ?? ''), expected, `${how}: ${line}`);
+    }
+  }
+});
+
+void t.test('fish', { skip: FISH === undefined && 'fish is not installed' }, async (t) => {
+  const cwd = makeCompletionFolder(t);
+  const { stdout } = await runXenblkNbd(['completion', 'fish']);
+  writeFileSync(join(cwd, 'script.fish'), stdout);
+  const ask = 'source script.fish; for line in $argv; echo "line:$line"; complete -C "$line"; end';
+  const lines = OFFERED.map(([line]) => `xenblk-nbd ${line}`);
+  const options = { cwd, env: { HOME: cwd } };
+  const result = await runProgram(FISH ?? '', ['--no-config', '-c', ask, ...lines], options);
+  t.equal(result.stderr, '');
+  const offered = result.stdout.split(/^line:.*\n/m).slice(1);
+  for (const [index, [line, words]] of OFFERED.entries()) {
+    const found = linesOf(offered[index] ?? '').map((each) => each.replace(/\t.*$/, ''));
+    t.strictSame(found.sort(), [...words].sort(), line);
+  }
+});
+
+function linesOf(text: string): string[] {
+  return text.split('\n').filter((line) => line !== '');
+}

@@ -109,7 +109,8 @@ export class HeadlessPage {
     const { pid } = this.#browser;
     if (pid !== undefined && this.#browser.exitCode === null && this.#browser.signalCode === null) {
       const ended = new Promise((resolve) => this.#browser.once('exit', resolve));
-      // The group, not the first process alone: its helpers outlive it and go on writing in the folder.
+      // The group, not the first process alone: its helpers outlive it, and go on writing in the
+      // folder.
       process.kill(-pid, 'SIGKILL');
       await ended;
     }

@@ -46,7 +46,10 @@ const running = new Set<ChildProcess>();
 /** Servers that put themselves into the background, and so are no children of ours. */
 const detached = new Set<number>();
 
-/** Kills `pid`, or the group `-pid`, when this process ends. The result is to be called once it has ended by itself. */
+/**
+ * Kills `pid`, or the group `-pid`, when this process ends. The result is to be called once it has
+ * ended by itself.
+ */
 export function killAtExit(pid: number): () => void {
   detached.add(pid);
   return () => {

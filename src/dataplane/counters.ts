@@ -43,6 +43,8 @@ export const Counter = {
   ERRORS_ESHUTDOWN: 28,
   /** Requests of lanes without a ring of their own that went through the ring of this one. */
   RELAYED_REQUESTS: 29,
+  /** Reads and writes that went along in the request before theirs. */
+  JOINED_REQUESTS: 30,
 } as const;
 export type Counter = (typeof Counter)[keyof typeof Counter];
 

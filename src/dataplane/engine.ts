@@ -335,10 +335,24 @@ export class Engine {
     for (let i = 0; i < count; i++) {
       const part = this.#ring.takeResponse();
       if (part === undefined) return -1;
-      this.#partDone(part);
-      this.#ring.freePart(part);
+      if (part.joined !== undefined && part.status !== BlkifStatus.BLKIF_RSP_OKAY) {
+        this.#ring.askApart(part);
+      } else {
+        this.#answered(part);
+      }
     }
     return count;
+  }
+
+  /** The request of `first`, and of what has joined it, is done. */
+  #answered(first: Part): void {
+    let part: Part | undefined = first;
+    while (part !== undefined) {
+      const next: Part | undefined = part.joined;
+      this.#partDone(part);
+      this.#ring.freePart(part);
+      part = next;
+    }
   }
 
   /** Moves on everything that waited for what has become free. */

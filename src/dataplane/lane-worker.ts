@@ -186,6 +186,7 @@ class Lane implements LaneCore {
     const { values } = this.counters;
     values[Counter.RING_REQUESTS] = this.#ring.requestCount;
     values[Counter.RELAYED_REQUESTS] = this.#ring.relayedCount;
+    values[Counter.JOINED_REQUESTS] = this.#ring.joinedCount;
     values[Counter.SLOTS_USED_NOW] = this.#ring.inFlight;
     values[Counter.PAGES_USED_NOW] = this.pool.pageCount - this.pool.freeCount;
   }

@@ -33,6 +33,10 @@ export class Part {
   /** Of a relayed one: for which guest, and under which id it was asked. */
   guest = 0;
   guestId = 0;
+  /** What comes next in the same request on the ring: see {@link RingRequests.transfer}. */
+  joined: Part | undefined = undefined;
+  /** It shares the request of another part, and no response may name it. */
+  isJoined = false;
   /** Of the response. */
   status = 0;
   /** Counts requests, for the order of a replay. */
@@ -42,5 +46,12 @@ export class Part {
     this.id = id;
     this.firstByte = 0;
     this.order = 0;
+  }
+  /** The same request in a record of its own, for when this one is used for something else. */
+  copy(): Part {
+    const copy = Object.assign(new Part(this.id), this);
+    copy.joined = undefined;
+    copy.isJoined = false;
+    return copy;
   }
 }

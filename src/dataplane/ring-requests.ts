@@ -5,6 +5,10 @@
  * A request's id is the number of its record. Records and free slots are the same budget, so a
  * record is free whenever a slot is.
  *
+ * Small reads, or writes, of neighbouring sectors that are made in the same turn share one request:
+ * each has its record, and the first one's id. When such a request fails, each is asked by itself,
+ * so that a bad sector fails nobody but those who asked for it.
+ *
  * A ring can be lost (the backend restarted, the guest was restored) and replaced by another, with
  * other limits. What was unanswered is then asked again, in the order in which it was asked first
  * and before anything new: reads and writes may be repeated, and a flush still follows the writes
@@ -73,8 +77,14 @@ export class RingRequests {
   #isSuspended = false;
   /** The backend wants to close: what is on the ring is its last. */
   #isHeld = false;
-  /** Requests of a lost ring that were not asked again yet. */
+  /** Requests of a lost ring, and parts of a failed one, that were not asked again yet. */
   #replay: Part[] = [];
+  /** The newest request on the ring while others may join it: it is not published, and direct. */
+  #openFirst: Part | undefined;
+  #openLast: Part | undefined;
+  #openAt = 0;
+  #openPages = 0;
+  #joinedCount = 0;
   /** Why the ring must not be used any more. */
   #fault: string | undefined;
 
@@ -216,7 +226,12 @@ export class RingRequests {
 
   /** Requests made in the whole life of the lane, those of other lanes not among them. */
   get requestCount(): number {
-    return this.#order - this.#relayedCount;
+    return this.#order - this.#relayedCount - this.#joinedCount;
+  }
+
+  /** Reads and writes that needed no request of their own. */
+  get joinedCount(): number {
+    return this.#joinedCount;
   }
 
   /** Requests of other lanes that were passed on. */
@@ -252,22 +267,42 @@ export class RingRequests {
   }
 
   /**
-   * Asks for the next `lengthBytes` of a read or write, in pages that start at `firstPage`. Returns
-   * the last of these pages.
+   * Asks for the next `lengthBytes` of a read or write, in pages that start at `firstPage`: joins
+   * the request before it where that ends just there. Returns the last of these pages.
    */
   transfer(operation: Operation, firstPage: number, pages: number, lengthBytes: number): number {
     const isRead = operation.stage === Stage.READ;
-    const part = this.#begin(
-      PartRole.DATA,
-      operation,
-      isRead ? BlkifOp.BLKIF_OP_READ : BlkifOp.BLKIF_OP_WRITE,
-    );
+    const blkifOp = isRead ? BlkifOp.BLKIF_OP_READ : BlkifOp.BLKIF_OP_WRITE;
+    const canJoin = this.#canJoin(operation, blkifOp, pages);
+    const before = this.#openLast;
+    const part = this.#begin(PartRole.DATA, operation, blkifOp);
     part.firstPage = firstPage;
     part.pageCount = pages;
     part.ownsPages = !isRead || operation.spillAddress !== 0;
     part.firstByte = operation.firstByte + operation.issuedBytes;
     part.lengthBytes = lengthBytes | 0;
-    return this.#encodeData(part, this.#pool);
+    if (canJoin && before !== undefined) {
+      before.joined = part;
+      part.isJoined = true;
+      this.#openLast = part;
+      return this.#encodeJoined(part);
+    }
+    const last = this.#encodeData(part, this.#pool);
+    this.#openFirst = part;
+    this.#openLast = part;
+    this.#openPages = pages;
+    return last;
+  }
+
+  /** Whether the next data of the operation can be more segments of the request before it. */
+  #canJoin(operation: Operation, blkifOp: number, pages: number): boolean {
+    const before = this.#openLast;
+    return (
+      before !== undefined &&
+      before.blkifOp === blkifOp &&
+      this.#openPages + pages <= Math.min(this.#maxSegments, BLKIF_MAX_SEGMENTS_PER_REQUEST) &&
+      before.firstByte + before.lengthBytes === operation.firstByte + operation.issuedBytes
+    );
   }
 
   /** Reads or writes back one sector at the end of a ragged range. */
@@ -328,6 +363,8 @@ export class RingRequests {
 
   /** Shows the new requests to the backend; returns whether it has to be notified. */
   publish(): boolean {
+    // The backend may read it from here on.
+    this.#openLast = undefined;
     return !this.#isSuspended && this.#ring.publish();
   }
 
@@ -347,15 +384,16 @@ export class RingRequests {
   }
 
   /**
-   * Takes the next response and returns the request it answers, with its status; undefined when no
-   * request can have this answer. The response is copied once and only the copy is believed.
+   * Takes the next response and returns the request it answers, with its status, and all that is
+   * {@link Part.joined} to it; undefined when no request can have this answer. The response is
+   * copied once and only the copy is believed.
    */
   takeResponse(): Part | undefined {
     const response = this.#response;
     decodeResponse(this.#ring.view, this.#ring.responseOffset(0), response);
     this.#ring.consume(1);
     const part = this.#parts[response.id];
-    if (part === undefined || !part.isInFlight) {
+    if (part === undefined || !part.isInFlight || part.isJoined) {
       this.#fault ??= `it answered request ${response.id}, which is not in flight`;
       return undefined;
     }
@@ -368,15 +406,32 @@ export class RingRequests {
       this.#fault ??= `it answered with the unknown status ${response.status}`;
       return undefined;
     }
-    part.status = response.status;
-    part.isInFlight = false;
+    let answered: Part | undefined = part;
+    while (answered !== undefined) {
+      answered.status = response.status;
+      answered.isInFlight = false;
+      answered = answered.joined;
+    }
     return part;
+  }
+
+  /** Asks again, one by one, for what shared a request that failed. */
+  askApart(first: Part): void {
+    let part: Part | undefined = first;
+    while (part !== undefined) {
+      const next: Part | undefined = part.joined;
+      this.#replay.push(part.copy());
+      this.freePart(part);
+      part = next;
+    }
   }
 
   /** Gives back the record of an answered request, after it was dealt with. */
   freePart(part: Part): void {
     this.#giveIndirectPage(part);
     part.operation = undefined;
+    part.joined = undefined;
+    part.isJoined = false;
     this.#free[this.#freeCount] = part;
     this.#freeCount += 1;
   }
@@ -418,14 +473,38 @@ export class RingRequests {
     part.pageCount = 0;
     this.#order += 1;
     part.order = this.#order;
+    this.#openLast = undefined;
     if (operation !== undefined) operation.partsInFlight += 1;
     return part;
+  }
+
+  /** Adds the segments of `part` to those of the open request. */
+  #encodeJoined(part: Part): number {
+    const { view } = this.#ring;
+    const layout = this.#layout;
+    const at = this.#openAt;
+    const first = this.#openFirst as Part;
+    const segment = segmentOffset(at, layout, this.#openPages);
+    this.#openPages += part.pageCount;
+    this.#joinedCount += 1;
+    encodeDirectRequest(
+      view,
+      at,
+      layout,
+      first.blkifOp,
+      this.#handle,
+      first.id,
+      first.firstByte / RING_SECTOR_BYTES,
+      this.#openPages,
+    );
+    return encodeSegments(view, segment, part, this.#pool);
   }
 
   #encodeData(part: Part, pool: PagePool): number {
     const view = this.#ring.view;
     const layout = this.#layout;
     const at = this.#ring.reserveSlot();
+    this.#openAt = at;
     const firstSector = part.firstByte / RING_SECTOR_BYTES;
     if (part.pageCount <= BLKIF_MAX_SEGMENTS_PER_REQUEST) {
       encodeDirectRequest(

@@ -115,6 +115,11 @@ function addRingMetrics(registry: Registry, source: MonitorSource): void {
     total(vbd, Counter.RING_REQUESTS),
   );
   laneCounter(
+    'joined_requests_total',
+    'Reads and writes that went along in the request of a neighbour.',
+    (vbd) => total(vbd, Counter.JOINED_REQUESTS),
+  );
+  laneCounter(
     'relayed_requests_total',
     'Those that went through the ring of another lane, for want of rings.',
     (vbd) => total(vbd, Counter.RELAYED_REQUESTS),

@@ -7,96 +7,18 @@
 
 import { NbdCmd, NbdErrno, NbdState } from 'nbd-server-ts/protocol';
 import t from 'tap';
-import { BlkifAbi, createRingArea, FrontRing } from '../../src/blkif/index.ts';
-import { Counters } from '../../src/dataplane/counters.ts';
-import { Engine } from '../../src/dataplane/engine.ts';
-import type { DiskShape } from '../../src/dataplane/lane-config.ts';
-import { LaneContexts } from '../../src/dataplane/lane-contexts.ts';
 import type { Operation, Requester } from '../../src/dataplane/operation.ts';
-import { PagePool } from '../../src/dataplane/page-pool.ts';
 import { roomBytes } from '../../src/dataplane/payload.ts';
-import { createSharedRanges } from '../../src/dataplane/range-lock.ts';
-import { RingRequests } from '../../src/dataplane/ring-requests.ts';
-import { createZeroMap } from '../../src/dataplane/zero-map.ts';
 import { allocateMemory, PAGE_SIZE } from '../../src/sys/index.ts';
-import { ModelBackend } from '../support/model-backend.ts';
-import { runSeed, SeededRandom } from '../support/random.ts';
-
-interface Setup {
-  readonly seed: number;
-  readonly poolPages: number;
-  readonly ringPages: number;
-  readonly maxSegments: number;
-  readonly sectorBytes: number;
-  readonly sizeBytes: number;
-}
-
-function create(setup: Setup) {
-  const random = new SeededRandom(setup.seed);
-  const abi = BlkifAbi.X86_64;
-  const ringMemory = allocateMemory(setup.ringPages * PAGE_SIZE);
-  const area = createRingArea({
-    buffer: ringMemory.buffer,
-    offsetBytes: 0,
-    ringPageCount: setup.ringPages,
-    abi,
-  });
-  FrontRing.initialise(area, 0xffff_fff0);
-  const disk: DiskShape = {
-    sectorBytes: setup.sectorBytes,
-    flush: 'flush-cache',
-    canFallBackToBarrier: false,
-    discard: { granularityBytes: 4096, alignmentBytes: 0 },
-  };
-  const pages = allocateMemory((setup.poolPages + 32 + 16) * PAGE_SIZE);
-  const region = (first: number, count: number) => ({
-    address: pages.address + first * PAGE_SIZE,
-    grefs: Uint32Array.from({ length: count }, (_, i) => first + i),
-  });
-  const pool = new PagePool(region(0, setup.poolPages));
-  const zeroPool = new PagePool(region(setup.poolPages, 16));
-  const indirectPool =
-    setup.maxSegments > 11 ? new PagePool(region(setup.poolPages + 16, 16)) : undefined;
-  const ring = new RingRequests(
-    {
-      address: ringMemory.address,
-      pageCount: setup.ringPages,
-      abi,
-      handle: 51728,
-      eventChannel: { port: 0, fd: -1, moduleUrl: '', detail: {} },
-      maxSegments: setup.maxSegments,
-    },
-    disk,
-    { pool, zeroPool, indirectPool },
-  );
-  const contexts = new LaneContexts([createZeroMap(setup.sizeBytes, 4096)]);
-  const engine = new Engine(
-    { disk, ranges: createSharedRanges(1, 64), laneIndex: 0, spillLimitBytes: 1 << 20 },
-    {
-      ring,
-      pool,
-      zeroPool,
-      counters: new Counters(),
-      contexts,
-    },
-  );
-  const backend = new ModelBackend(
-    { ringAddress: ringMemory.address, ringPageCount: setup.ringPages, abi },
-    pages.address,
-    setup.sizeBytes,
-    random,
-  );
-  return { random, engine, ring, backend, pool, pages, contexts };
-}
-
-type World = ReturnType<typeof create>;
+import { runSeed } from '../support/random.ts';
+import { createEngine, type EngineSetup, type EngineWorld } from './engine-world.ts';
 
 /** A client of one request at a time, with a byte range of its own and a copy of what it holds. */
 class Owner implements Requester {
   readonly first: number;
   readonly length: number;
   readonly expected: Uint8Array;
-  readonly #world: World;
+  readonly #world: EngineWorld;
   #payload: Uint8Array = new Uint8Array(0);
   #payloadAt = 0;
   current: Operation | undefined;
@@ -104,7 +26,7 @@ class Owner implements Requester {
   answers = 0;
   skipped = 0;
 
-  constructor(world: World, first: number, length: number) {
+  constructor(world: EngineWorld, first: number, length: number) {
     this.#world = world;
     this.first = first;
     this.length = length;
@@ -208,7 +130,7 @@ class Owner implements Requester {
 }
 
 /** How many bytes the map calls zero, all of which have to be. */
-function zeroBytes({ backend, contexts }: World): number {
+function zeroBytes({ backend, contexts }: EngineWorld): number {
   const { disk } = backend;
   let at = 0;
   let sum = 0;
@@ -224,7 +146,7 @@ function zeroBytes({ backend, contexts }: World): number {
   return sum;
 }
 
-const setups: Omit<Setup, 'seed'>[] = [
+const setups: Omit<EngineSetup, 'seed'>[] = [
   { poolPages: 64, ringPages: 1, maxSegments: 11, sectorBytes: 512, sizeBytes: 1 << 20 },
   { poolPages: 24, ringPages: 1, maxSegments: 11, sectorBytes: 4096, sizeBytes: 1 << 20 },
   // Requests on the ring may be larger than the pool.
@@ -235,7 +157,7 @@ const setups: Omit<Setup, 'seed'>[] = [
 for (const partial of setups) {
   const setup = { ...partial, seed: runSeed() };
   void t.test(`random load: ${JSON.stringify(setup)}`, (t) => {
-    const world = create(setup);
+    const world = createEngine(setup);
     const { engine, ring, backend, random, pool } = world;
     const owners: Owner[] = [];
     for (let at = 77; at < setup.sizeBytes - 200_000; ) {
@@ -277,7 +199,7 @@ for (const partial of setups) {
 }
 
 void t.test('zeroes that are cut short are not called zeroes', (t) => {
-  const world = create({ ...(setups[0] as Setup), seed: runSeed() });
+  const world = createEngine({ ...(setups[0] as EngineSetup), seed: runSeed() });
   const { engine, ring, backend } = world;
   const zero = (isAbandoned: boolean): void => {
     const operation = engine.take();
@@ -313,7 +235,7 @@ void t.test('zeroes that are cut short are not called zeroes', (t) => {
 });
 
 void t.test('an error of any part is the error of the whole', (t) => {
-  const world = create({ ...(setups[0] as Setup), seed: runSeed() });
+  const world = createEngine({ ...(setups[0] as EngineSetup), seed: runSeed() });
   const { engine, ring, backend } = world;
   backend.errorRate = 1;
   let answer: number | undefined;

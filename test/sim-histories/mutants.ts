@@ -124,6 +124,18 @@ const takenTwice: Mutant = {
   },
 };
 
+const joinedForgotten: Mutant = {
+  name: 'of requests that share a slot only the first is answered',
+  changeLane({ ring }) {
+    const take = ring.takeResponse.bind(ring);
+    ring.takeResponse = () => {
+      const part = take();
+      if (part !== undefined) part.joined = undefined;
+      return part;
+    };
+  },
+};
+
 const answeredTwice: Mutant = {
   name: 'a reply is sent twice',
   changeLane(lane, random) {
@@ -385,6 +397,7 @@ export const MUTANTS: readonly Mutant[] = [
   lostReplay,
   writeTakenAsDone,
   takenTwice,
+  joinedForgotten,
   answeredTwice,
   givenBackEarly,
   sentFromFreePages,

@@ -41,6 +41,8 @@ export class ModelBackend {
   readonly #waiting: Waiting[] = [];
   /** Chance of an error for a data request. */
   errorRate = 0;
+  /** A sector that cannot be read or written, in units of 512 bytes. */
+  badSector: number | undefined;
   flushes = 0;
   requests = 0;
 
@@ -145,6 +147,8 @@ export class ModelBackend {
       const length = (last - first + 1) * 512;
       const page = new Uint8Array(this.#page(gref, first * 512, length));
       if (at + length > this.disk.length) return BlkifStatus.BLKIF_RSP_ERROR;
+      const bad = (this.badSector ?? -1) * 512;
+      if (at <= bad && bad < at + length) return BlkifStatus.BLKIF_RSP_ERROR;
       if (request.operation === BlkifOp.BLKIF_OP_READ)
         page.set(this.disk.subarray(at, at + length));
       else this.disk.set(page, at);

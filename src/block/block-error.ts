@@ -5,28 +5,54 @@
 
 /** Why a read or a flush did not succeed. */
 export type BlockError =
-  /** The back end does not know this operation. */
-  | { readonly code: 'Unimplemented' }
-  /** The device was disconnected, unplugged, or did not come back in time. */
-  | { readonly code: 'Disconnected' }
-  /** The back end answered with an error, or did what it may not do. */
-  | { readonly code: 'Failed'; readonly message: string };
+  | {
+      /** The back end does not know this operation. */
+      readonly code: 'Unimplemented';
+    }
+  | {
+      /** The device was disconnected, unplugged, or did not come back in time. */
+      readonly code: 'Disconnected';
+    }
+  | {
+      /** The back end answered with an error, or did what it may not do. */
+      readonly code: 'Failed';
+      /** What it was, as a phrase for people. */
+      readonly message: string;
+    };
 
 /** Why a write did not succeed. */
 export type BlockWriteError =
   | BlockError
-  /** The device is read-only; nothing was written. */
-  | { readonly code: 'IsReadOnly' };
+  | {
+      /** The device is read-only; nothing was written. */
+      readonly code: 'IsReadOnly';
+    };
 
 /** What a read or a flush resolves to. */
 export type BlockResult =
-  | { readonly ok: true }
-  | { readonly ok: false; readonly error: BlockError };
+  | {
+      /** All of it was done. */
+      readonly ok: true;
+    }
+  | {
+      /** It was not done, or not all of it. */
+      readonly ok: false;
+      /** Why. */
+      readonly error: BlockError;
+    };
 
 /** What a write resolves to. */
 export type BlockWriteResult =
-  | { readonly ok: true }
-  | { readonly ok: false; readonly error: BlockWriteError };
+  | {
+      /** All of it was done. */
+      readonly ok: true;
+    }
+  | {
+      /** It was not done, or not all of it. */
+      readonly ok: false;
+      /** Why. */
+      readonly error: BlockWriteError;
+    };
 
 /** An error of a read or a flush, as a phrase for people. */
 export function formatError(error: BlockError): string {

@@ -2,8 +2,11 @@
 
 /** Where a device reports what happens to its connection: one sentence a line. */
 export interface BlockLog {
+  /** What may help to find a fault. */
   debug(message: string): void;
+  /** What happened in the ordinary course: connected, lost, back again. */
   info(message: string): void;
+  /** What somebody should know of. */
   warn(message: string): void;
 }
 

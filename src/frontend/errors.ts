@@ -23,7 +23,9 @@ export type FrontendErrorCode =
 
 /** A failure in the life of a vbd. `message` is one sentence for people. */
 export class FrontendError extends Error {
+  /** Always `FrontendError`. */
   override readonly name = 'FrontendError';
+  /** Why it failed, for programs. */
   readonly code: FrontendErrorCode;
 
   constructor(code: FrontendErrorCode, message: string, options?: ErrorOptions) {

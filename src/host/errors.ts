@@ -14,7 +14,9 @@ export type HostErrorCode =
  * file, and what to do next.
  */
 export class HostError extends Error {
+  /** Always `HostError`. */
   override readonly name = 'HostError';
+  /** Why it failed, for programs. */
   readonly code: HostErrorCode;
 
   constructor(code: HostErrorCode, message: string, options?: ErrorOptions) {

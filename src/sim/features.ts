@@ -52,6 +52,7 @@ export const NO_FEATURES: SimulatedFeatures = {
 
 /** An option of the simulation that cannot be used. The message is one sentence for people. */
 export class SimulationOptionError extends Error {
+  /** Always `SimulationOptionError`. */
   override readonly name = 'SimulationOptionError';
 }
 

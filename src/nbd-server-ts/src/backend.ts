@@ -58,8 +58,11 @@ export interface BlockBackend {
 
 /** The limits and choices that the owner of the server adds to what the backend can do. */
 export interface ExportInfoOptions {
+  /** Refuse what writes, also where the backend could. Default false. */
   readonly isReadOnly?: boolean;
+  /** Largest payload announced to clients, in bytes. Default 32 MiB. */
   readonly maxPayloadBytes?: number;
+  /** Largest READ or WRITE that is served, in bytes; not less than announced. Default 64 MiB. */
   readonly maxRequestBytes?: number;
 }
 

@@ -10,6 +10,7 @@ export type NbdErrorCode = Exclude<keyof typeof NbdErrno, 'OK'>;
  * gets; any other error is mapped by `nbdErrnoOf` and its message stays on this side.
  */
 export class NbdError extends Error {
+  /** Always `NbdError`. */
   override readonly name = 'NbdError';
   /** The name of the errno: 'EIO', 'ENOSPC', ... */
   readonly code: NbdErrorCode;
@@ -34,18 +35,28 @@ export class NbdError extends Error {
 
 /** What can go wrong with a server as a whole. */
 export type NbdServerErrorCode =
+  /** Another server listens there. */
   | 'ERR_NBD_ADDRESS_IN_USE'
+  /** Listening failed in another way; `cause` is the system's error. */
   | 'ERR_NBD_LISTEN'
+  /** The path of a Unix socket is something else. */
   | 'ERR_NBD_NOT_A_SOCKET'
+  /** `listen` after `close`. */
   | 'ERR_NBD_CLOSED'
+  /** Two exports with one name. */
   | 'ERR_NBD_EXPORT_EXISTS'
+  /** Certificates or keys that cannot work. */
   | 'ERR_NBD_TLS_CONFIG'
+  /** A PSK file with a malformed line. */
   | 'ERR_NBD_PSK_FILE'
+  /** A file backend without a size, or too short. */
   | 'ERR_NBD_FILE_SIZE';
 
 /** The server could not do what its owner asked for. */
 export class NbdServerError extends Error {
+  /** Always `NbdServerError`. */
   override readonly name = 'NbdServerError';
+  /** What went wrong, for programs. */
   readonly code: NbdServerErrorCode;
 
   constructor(code: NbdServerErrorCode, message: string, options: { cause?: unknown } = {}) {

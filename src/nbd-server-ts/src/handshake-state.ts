@@ -17,18 +17,23 @@ export interface NegotiationOffers {
 
 /** A metadata context the client chose, and the id that stands for it in replies. */
 export interface MetaContextChoice {
+  /** A u32 of the server's choice, the same in all replies of the connection. */
   readonly id: number;
+  /** Namespace, colon, leaf name: `base:allocation`. */
   readonly name: string;
 }
 
 /** What was agreed when the handshake ended in transmission. */
 export interface NegotiationResult<Entry extends ExportEntry = ExportEntry> {
+  /** The export that was chosen, as the catalog has it. */
   readonly export: Entry;
   /** The flags that were sent to the client. */
   readonly transmissionFlags: number;
+  /** What decides the form of requests and replies. */
   readonly agreement: Agreement;
   /** The metadata contexts to report in BLOCK_STATUS. */
   readonly metaContexts: readonly MetaContextChoice[];
+  /** Whether the connection is inside TLS. */
   readonly isTls: boolean;
 }
 

@@ -30,9 +30,30 @@ export type ListenAddress =
 
 /** Where the server listens. */
 export type NbdAddress =
-  | { readonly kind: 'tcp'; readonly host: string; readonly port: number; readonly uri: string }
-  | { readonly kind: 'unix'; readonly path: string; readonly uri: string }
-  | { readonly kind: 'fd'; readonly fd: number };
+  | {
+      /** TCP. */
+      readonly kind: 'tcp';
+      /** The numeric address that it is bound to. */
+      readonly host: string;
+      /** The port, also where 0 was asked for. */
+      readonly port: number;
+      /** For NBD clients: `nbd://127.0.0.1/`, the name of an export may follow. */
+      readonly uri: string;
+    }
+  | {
+      /** A Unix socket. */
+      readonly kind: 'unix';
+      /** Its path. */
+      readonly path: string;
+      /** For NBD clients: `nbd+unix:///?socket=PATH`. */
+      readonly uri: string;
+    }
+  | {
+      /** A socket that was listening already. */
+      readonly kind: 'fd';
+      /** Its descriptor. */
+      readonly fd: number;
+    };
 
 const DEFAULT_MODE = 0o600;
 const PERMISSION_BITS = 0o777;

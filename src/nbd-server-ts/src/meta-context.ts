@@ -5,6 +5,7 @@ import type { BlockBackend, MaybePromise } from './backend.ts';
 
 /** Consecutive bytes with the same status. */
 export interface Extent {
+  /** How many bytes; at least one. */
   readonly lengthBytes: number;
   /** Status bits, whose meaning the context defines. */
   readonly flags: number;

@@ -44,6 +44,7 @@ export const DEFAULT_NEGOTIATION_LIMITS: NegotiationLimits = Object.freeze({
 
 /** How a handshake is to be led. Everything has a default. */
 export interface NegotiationOptions {
+  /** How much it may take; what is left out has its default. */
   readonly limits?: Partial<NegotiationLimits>;
   /** Whether TLS is refused, possible or demanded. Default 'off'. */
   readonly tls?: 'off' | 'allow' | 'require';

@@ -59,6 +59,7 @@ export {
   transmissionFlags,
 } from './export-info.ts';
 export type {
+  MetaContextChoice,
   NegotiationNext,
   NegotiationResult,
 } from './handshake-state.ts';

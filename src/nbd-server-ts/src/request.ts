@@ -22,13 +22,21 @@ const TWO_32 = 0x1_0000_0000;
  * `offsetHigh` and `offsetLow` keep the exact offset, which an extended reply has to repeat.
  */
 export interface NbdRequest {
+  /** Bits of NbdCmdFlag, u16. */
   flags: number;
+  /** One of NbdCmd, or a number that nobody knows; u16. */
   command: number;
+  /** High half of the cookie, u32. */
   cookieHigh: number;
+  /** Low half of the cookie, u32. */
   cookieLow: number;
+  /** Where the range begins, in bytes; exact up to 2^53. */
   offset: number;
+  /** High half of the exact offset, u32. */
   offsetHigh: number;
+  /** Low half of the exact offset, u32. */
   offsetLow: number;
+  /** How long the range, or with PAYLOAD_LEN the payload, is; exact up to 2^53. */
   lengthBytes: number;
 }
 

@@ -12,6 +12,7 @@ export interface LogLine {
   readonly level: LogLevel;
   /** Who it is about: an address, or `unix #3`. */
   readonly peer: string;
+  /** What happened, as one sentence. */
   readonly message: string;
 }
 

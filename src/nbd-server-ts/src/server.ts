@@ -19,6 +19,7 @@ import { assertTlsConfig, type NbdTlsConfig } from './tls.ts';
 export interface NbdServerOptions {
   /** The exports; the first is the default export. More can be added later. */
   readonly exports?: readonly ExportConfig[];
+  /** What clients may take; what is left out has its default. */
   readonly limits?: Partial<ServerLimits>;
   /** Without it there is no TLS. */
   readonly tls?: NbdTlsConfig;
@@ -95,7 +96,10 @@ export class NbdServer {
     return this.#connections.size;
   }
 
-  /** @throws NbdServerError ERR_NBD_EXPORT_EXISTS, or AssertionError for an impossible export. */
+  /**
+   * Serves one more export, to clients that ask for it from now on.
+   * @throws NbdServerError ERR_NBD_EXPORT_EXISTS, or AssertionError for an impossible export.
+   */
   addExport(config: ExportConfig): void {
     this.#exports.add(config);
   }
@@ -179,7 +183,8 @@ export class NbdServer {
    * open. A second call with a shorter time does not wait longer than that.
    * @throws whatever a backend's last flush failed with
    */
-  close({ drainMs = 5000 }: { readonly drainMs?: number } = {}): Promise<CloseReport> {
+  close(options: { readonly drainMs?: number } = {}): Promise<CloseReport> {
+    const { drainMs = 5000 } = options;
     if (this.#closing === undefined) {
       this.#closing = this.#shutDown(drainMs);
     } else {
@@ -209,6 +214,7 @@ export class NbdServer {
     return { cutConnections: cut.length };
   }
 
+  /** Closes it, as `close()` does: for `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

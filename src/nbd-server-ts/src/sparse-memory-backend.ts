@@ -54,9 +54,9 @@ export class SparseMemoryBackend implements BlockBackend {
   writeZeroes(
     offset: number,
     lengthBytes: number,
-    { mayPunchHole }: { readonly mayPunchHole: boolean },
+    options: { readonly mayPunchHole: boolean },
   ): void {
-    this.#clear(offset, lengthBytes, mayPunchHole);
+    this.#clear(offset, lengthBytes, options.mayPunchHole);
   }
 
   allocation(offset: number, lengthBytes: number): Extent[] {

@@ -22,6 +22,7 @@ import {
 export interface Timers {
   /** Calls back once after `delayMs`; returns a handle. */
   setTimeout(callback: () => void, delayMs: number): unknown;
+  /** Takes it back. */
   clearTimeout(handle: unknown): void;
 }
 
@@ -52,8 +53,7 @@ const systemTimers: Timers = {
 
 /**
  * A XenStore client on an open transport. All methods reject with XenStoreError: `code` is
- * XenStore's
- * error name, or `CLOSED` once the connection has ended.
+ * XenStore's error name, or `CLOSED` once the connection has ended.
  */
 export class XenStoreClient extends StoreOperations implements AsyncDisposable {
   /**
@@ -211,6 +211,7 @@ export class XenStoreClient extends StoreOperations implements AsyncDisposable {
     await this.closed;
   }
 
+  /** Closes it, as `close()` does: for `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

@@ -5,33 +5,60 @@
 
 /** Message types, the first word of a packet. 20 was XS_RESTRICT and is no longer valid. */
 export const XsType = {
+  /** A command for the server itself. */
   CONTROL: 0,
+  /** The names of the children of a node. */
   DIRECTORY: 1,
+  /** The value of a node. */
   READ: 2,
+  /** The permissions of a node. */
   GET_PERMS: 3,
+  /** Sets a watch. */
   WATCH: 4,
+  /** Ends a watch. */
   UNWATCH: 5,
+  /** Begins a transaction. */
   TRANSACTION_START: 6,
+  /** Commits or aborts a transaction. */
   TRANSACTION_END: 7,
+  /** Tells the server of a domain. */
   INTRODUCE: 8,
+  /** Disconnects a domain from XenStore. */
   RELEASE: 9,
+  /** The directory of a domain. */
   GET_DOMAIN_PATH: 10,
+  /** Sets the value of a node, which need not be there. */
   WRITE: 11,
+  /** Creates a node without a value. */
   MKDIR: 12,
+  /** Removes a node and all below it. */
   RM: 13,
+  /** Sets the permissions of a node. */
   SET_PERMS: 14,
+  /** From the server alone: a watch fired. */
   WATCH_EVENT: 15,
+  /** From the server alone: the request failed. */
   ERROR: 16,
+  /** Whether a domain is connected to XenStore. */
   IS_DOMAIN_INTRODUCED: 17,
+  /** A domain that was suspended goes on. */
   RESUME: 18,
+  /** Gives a domain the rights of another. */
   SET_TARGET: 19,
+  /** Drops all watches and transactions of the caller. */
   RESET_WATCHES: 21,
+  /** A part of a list of children that is too long for one packet. */
   DIRECTORY_PART: 22,
+  /** The features that the server, or a domain, has. */
   GET_FEATURE: 23,
+  /** Sets the features of a domain. */
   SET_FEATURE: 24,
+  /** The value of a quota, or the names of all. */
   GET_QUOTA: 25,
+  /** Sets a quota. */
   SET_QUOTA: 26,
 } as const;
+/** One of the message types. */
 export type XsType = (typeof XsType)[keyof typeof XsType];
 
 const nameOfTypeNumber: ReadonlyMap<number, string> = new Map(
@@ -62,7 +89,6 @@ export const xsErrorNames = [
   'E2BIG',
   'EPERM',
 ] as const;
-/** The names of errors that a XenStore server sends. */
 /** The names of errors that a XenStore server sends. */
 export type XsErrorName = (typeof xsErrorNames)[number];
 

@@ -19,7 +19,9 @@ export interface XenStoreErrorOptions extends ErrorOptions {
 
 /** A failed XenStore operation. The other error classes extend this one. */
 export class XenStoreError extends Error {
+  /** `XenStoreError`. */
   override readonly name: string = 'XenStoreError';
+  /** Why it failed, for programs. */
   readonly code: XenStoreErrorCode;
   /** The XenStore path of the failed operation, if it had one. */
   readonly path: string | undefined;
@@ -33,6 +35,7 @@ export class XenStoreError extends Error {
 
 /** The other side sent bytes that the protocol does not allow; the connection cannot go on. */
 export class XenStoreProtocolError extends XenStoreError {
+  /** `XenStoreProtocolError`. */
   override readonly name: string = 'XenStoreProtocolError';
 
   constructor(message: string, options?: XenStoreErrorOptions) {
@@ -42,6 +45,7 @@ export class XenStoreProtocolError extends XenStoreError {
 
 /** The connection ended before the operation did. `cause` says why, unless we closed it. */
 export class XenStoreClosedError extends XenStoreError {
+  /** `XenStoreClosedError`. */
   override readonly name: string = 'XenStoreClosedError';
 
   constructor(message: string, options?: XenStoreErrorOptions) {
@@ -51,6 +55,7 @@ export class XenStoreClosedError extends XenStoreError {
 
 /** No connection could be made. `cause` is the system's error, `systemCode` its name. */
 export class XenStoreConnectError extends XenStoreError {
+  /** `XenStoreConnectError`. */
   override readonly name: string = 'XenStoreConnectError';
   /** The system's error name, for example `ENOENT`, `EACCES` or `ECONNREFUSED`. */
   readonly systemCode: string | undefined;

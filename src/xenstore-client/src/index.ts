@@ -37,4 +37,4 @@ export type { XsRequest } from './request.ts';
 export { openUnixSocket, SocketTransport, XENSTORED_SOCKET_PATHS } from './socket-transport.ts';
 export type { XenStoreTransaction } from './transaction.ts';
 export type { Transport, TransportHandlers } from './transport.ts';
-export type { Watch, WatchEvents } from './watch.ts';
+export type { Watch, WatchEvents, WatchReceiver } from './watch.ts';

@@ -11,11 +11,13 @@ import { XenStoreError, XenStoreProtocolError } from './errors.ts';
 
 /** A packet in either direction. `type` is any u32: the peer may send numbers that have no name. */
 export interface Packet {
+  /** One of XsType, or a number that has no name. */
   readonly type: number;
   /** Chosen by the client, echoed in the reply. In watch events it means nothing. */
   readonly reqId: number;
   /** The transaction, 0 for none. In watch events it means nothing. */
   readonly txId: number;
+  /** 4096 bytes at most. */
   readonly payload: Uint8Array;
 }
 

@@ -7,12 +7,13 @@
 import { formatDomid, parseDomid } from './number.ts';
 
 /** What a domain may do with a node, in XenStore's letters. */
-/** What a domain may do with a node, in XenStore's letters. */
 export type PermissionAccess = 'none' | 'read' | 'write' | 'both';
 
 /** What one domain may do with a node. */
 export interface Permission {
+  /** The domain, 0 to 65535. */
   readonly domid: number;
+  /** What it may do. */
   readonly access: PermissionAccess;
 }
 

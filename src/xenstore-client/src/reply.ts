@@ -32,21 +32,27 @@ import { formatPermission, type Permission, parsePermission } from './permission
 
 /** Answer to READ: the value, as bytes. */
 export interface ReadReply {
+  /** The request that it answers. */
   readonly type: typeof XsType.READ;
+  /** What the node holds; may be empty. */
   readonly value: Uint8Array;
 }
 
 /** Answer to DIRECTORY: the names of a node's children. */
 export interface DirectoryReply {
+  /** The request that it answers. */
   readonly type: typeof XsType.DIRECTORY;
+  /** Names of children, without the path. */
   readonly names: readonly string[];
 }
 
 /** Answer to DIRECTORY_PART: a piece of a list that is too long for one packet. */
 export interface DirectoryPartReply {
+  /** The request that it answers. */
   readonly type: typeof XsType.DIRECTORY_PART;
   /** Changes whenever the node does; parts of different generations do not fit together. */
   readonly generation: string;
+  /** Names of children, without the path. */
   readonly names: readonly string[];
   /** Whether the list of children ends with this part. */
   readonly isLast: boolean;
@@ -54,12 +60,15 @@ export interface DirectoryPartReply {
 
 /** Answer to GET_PERMS. */
 export interface GetPermsReply {
+  /** The request that it answers. */
   readonly type: typeof XsType.GET_PERMS;
+  /** The first names the owner and what is left for all others. */
   readonly permissions: readonly Permission[];
 }
 
 /** Answer to TRANSACTION_START: the id of the transaction. */
 export interface TransactionStartReply {
+  /** The request that it answers. */
   readonly type: typeof XsType.TRANSACTION_START;
   /** A u32, not 0. */
   readonly transactionId: number;
@@ -67,24 +76,31 @@ export interface TransactionStartReply {
 
 /** Answer to GET_DOMAIN_PATH. */
 export interface GetDomainPathReply {
+  /** The request that it answers. */
   readonly type: typeof XsType.GET_DOMAIN_PATH;
+  /** Such as `/local/domain/5`. */
   readonly path: string;
 }
 
 /** Answer to IS_DOMAIN_INTRODUCED. */
 export interface IsDomainIntroducedReply {
+  /** The request that it answers. */
   readonly type: typeof XsType.IS_DOMAIN_INTRODUCED;
+  /** Whether the domain is connected to XenStore. */
   readonly introduced: boolean;
 }
 
 /** A reply that is one piece of text. For GET_FEATURE and GET_QUOTA it is mostly a number. */
 export interface TextReply {
+  /** The request that it answers. */
   readonly type: typeof XsType.CONTROL | typeof XsType.GET_FEATURE | typeof XsType.GET_QUOTA;
+  /** Without the NUL. */
   readonly text: string;
 }
 
 /** The answer to a request that has nothing to tell but that it was done. */
 export interface OkReply {
+  /** The request that it answers. */
   readonly type:
     | typeof XsType.WRITE
     | typeof XsType.MKDIR
@@ -104,6 +120,7 @@ export interface OkReply {
 
 /** Any request that failed. */
 export interface ErrorReply {
+  /** An error answers any request. */
   readonly type: typeof XsType.ERROR;
   /** One of the names of xs_wire.h; a newer server may send others. */
   readonly name: XsErrorName | (string & {});

@@ -28,23 +28,29 @@ import { formatPermission, type Permission } from './permissions.ts';
 
 /** A request whose body is the path of a node. */
 export interface NodeRequest {
+  /** Which request it is. */
   readonly type:
     | typeof XsType.READ
     | typeof XsType.DIRECTORY
     | typeof XsType.MKDIR
     | typeof XsType.RM;
+  /** Absolute, or relative to the directory of the caller. */
   readonly path: string;
 }
 
 /** The permissions of a node, or of an event such as `@releaseDomain`. */
 export interface GetPermsRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.GET_PERMS;
+  /** Absolute or relative path of the node, or `@...`. */
   readonly path: string;
 }
 
 /** SET_PERMS. */
 export interface SetPermsRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.SET_PERMS;
+  /** Absolute or relative path of the node, or `@...`. */
   readonly path: string;
   /** At least one; the first names the owner and what is left for all others. */
   readonly permissions: readonly Permission[];
@@ -52,14 +58,19 @@ export interface SetPermsRequest {
 
 /** WRITE. */
 export interface WriteRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.WRITE;
+  /** Absolute, or relative to the directory of the caller. */
   readonly path: string;
+  /** The new value, as bytes. */
   readonly value: Uint8Array;
 }
 
 /** A part of a list of children that is too long for one packet. */
 export interface DirectoryPartRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.DIRECTORY_PART;
+  /** Absolute, or relative to the directory of the caller. */
   readonly path: string;
   /** Where to begin, in bytes of the list `name NUL name NUL ...`. */
   readonly offsetBytes: number;
@@ -67,8 +78,11 @@ export interface DirectoryPartRequest {
 
 /** WATCH. */
 export interface WatchRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.WATCH;
+  /** Absolute or relative path of the node, or `@...`. */
   readonly path: string;
+  /** What stands for the watch in its events. */
   readonly token: string;
   /** How many levels below the path to watch; only for servers that have it. Default: all. */
   readonly depth?: number | undefined;
@@ -76,18 +90,23 @@ export interface WatchRequest {
 
 /** UNWATCH. */
 export interface UnwatchRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.UNWATCH;
+  /** The path that was given with WATCH. */
   readonly path: string;
+  /** The token that was given with WATCH. */
   readonly token: string;
 }
 
 /** A request without parameters. */
 export interface BareRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.TRANSACTION_START | typeof XsType.RESET_WATCHES;
 }
 
 /** TRANSACTION_END: commits or aborts. */
 export interface TransactionEndRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.TRANSACTION_END;
   /** Whether to keep the changes. */
   readonly commit: boolean;
@@ -95,32 +114,41 @@ export interface TransactionEndRequest {
 
 /** A request about one domain. */
 export interface DomainRequest {
+  /** Which request it is. */
   readonly type:
     | typeof XsType.GET_DOMAIN_PATH
     | typeof XsType.IS_DOMAIN_INTRODUCED
     | typeof XsType.RELEASE
     | typeof XsType.RESUME;
+  /** 0 to 65535. */
   readonly domid: number;
 }
 
 /** INTRODUCE: tells the server of a domain. */
 export interface IntroduceRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.INTRODUCE;
+  /** 0 to 65535. */
   readonly domid: number;
   /** Frame number of the domain's XenStore page. */
   readonly frame: number;
+  /** Port of the event channel by which the domain is told. */
   readonly eventChannelPort: number;
 }
 
 /** SET_TARGET. */
 export interface SetTargetRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.SET_TARGET;
+  /** The domain that gets the rights, 0 to 65535. */
   readonly domid: number;
+  /** The domain whose rights it gets, 0 to 65535. */
   readonly targetDomid: number;
 }
 
 /** CONTROL: a command for the server itself. */
 export interface ControlRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.CONTROL;
   /** The command and its parameters. */
   readonly args: readonly string[];
@@ -128,6 +156,7 @@ export interface ControlRequest {
 
 /** GET_FEATURE. */
 export interface GetFeatureRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.GET_FEATURE;
   /** Default: what the server itself supports. */
   readonly domid?: number | undefined;
@@ -135,13 +164,17 @@ export interface GetFeatureRequest {
 
 /** SET_FEATURE. */
 export interface SetFeatureRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.SET_FEATURE;
+  /** 0 to 65535. */
   readonly domid: number;
+  /** Bits, as the domain finds them in its XenStore page. */
   readonly features: number;
 }
 
 /** GET_QUOTA. */
 export interface GetQuotaRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.GET_QUOTA;
   /** Default: the global value. Means nothing without `quota`. */
   readonly domid?: number | undefined;
@@ -151,10 +184,13 @@ export interface GetQuotaRequest {
 
 /** SET_QUOTA. */
 export interface SetQuotaRequest {
+  /** Which request it is. */
   readonly type: typeof XsType.SET_QUOTA;
   /** Default: the global value. */
   readonly domid?: number | undefined;
+  /** The name of the quota. */
   readonly quota: string;
+  /** The new value. */
   readonly value: number;
 }
 

@@ -24,6 +24,7 @@ export interface Watch extends AsyncDisposable {
 
 /** What the table of watches needs of each. */
 export interface WatchReceiver {
+  /** Something changed at this path or below. Must not throw. */
   receive(path: string): void;
   /** The watch is gone: with the connection (an error if that was not our wish) or by a reset. */
   end(error: XenStoreClosedError | undefined): void;
@@ -114,6 +115,7 @@ export class WatchEvents implements AsyncIterableIterator<string, undefined>, Wa
     this.#onFinish = onFinish;
   }
 
+  /** Hands a path to the reader, or keeps it until he comes. */
   receive(path: string): void {
     if (this.#hasEnded) return;
     const taker = this.#takers.shift();
@@ -138,6 +140,7 @@ export class WatchEvents implements AsyncIterableIterator<string, undefined>, Wa
     this.#finish(reason);
   }
 
+  /** The path that fired next; waits for it. */
   next(): Promise<IteratorResult<string, undefined>> {
     for (const path of this.#queue) {
       this.#queue.delete(path);
@@ -159,10 +162,12 @@ export class WatchEvents implements AsyncIterableIterator<string, undefined>, Wa
     return Promise.resolve({ value: undefined, done: true });
   }
 
+  /** Itself: for `for await`. */
   [Symbol.asyncIterator](): this {
     return this;
   }
 
+  /** Ends the watch, as {@link return} does: for `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.return();
   }

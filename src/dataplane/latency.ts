@@ -17,6 +17,17 @@ const LONGEST_US = 2 ** (OCTAVES + OCTAVE_BITS);
 /** Buckets of one histogram. */
 export const LATENCY_BUCKETS: number = BUCKETS_PER_OCTAVE * (OCTAVES + 1);
 
+const MAX_INT32 = 2 ** 31 - 1;
+
+/**
+ * The microseconds between two looks at a clock of 32 bits that wraps. After more than 35 minutes,
+ * which a back end that is away can take, it says 35 minutes; only beyond 71 it cannot tell.
+ */
+export function elapsedUs(nowUs: number, startedUs: number): number {
+  const elapsed = (nowUs - startedUs) | 0;
+  return elapsed < 0 ? MAX_INT32 : elapsed;
+}
+
 /** The bucket of a latency in microseconds. */
 export function latencyBucket(us: number): number {
   if (us >= LONGEST_US) return LATENCY_BUCKETS - 1;

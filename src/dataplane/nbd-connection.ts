@@ -37,6 +37,7 @@ import {
 } from '../sys/index.ts';
 import { Counter, countReply, countRequest } from './counters.ts';
 import type { LaneCore } from './lane-core.ts';
+import { elapsedUs } from './latency.ts';
 import type { Operation, Requester } from './operation.ts';
 import { missingBytes, roomBytes } from './payload.ts';
 import { ReadWindow } from './read-window.ts';
@@ -405,7 +406,7 @@ export class NbdConnection implements Requester {
 
   replyReady(operation: Operation): void {
     const { counters, headers, nowUs, statusReplies, trace } = this.#core;
-    const latencyUs = (nowUs - operation.startedUs) | 0;
+    const latencyUs = elapsedUs(nowUs, operation.startedUs);
     countReply(counters, operation.command, operation.errno, latencyUs);
     trace?.record(operation, this.id, counters.values[Counter.CLOCK_MS_NOW], latencyUs);
     if (operation.command === NbdCmd.BLOCK_STATUS && operation.errno === 0) {

@@ -4,7 +4,7 @@
  * Method: bounds at n-1, n and n+1; random latencies against a sorted list. Prints its seed.
  */
 import fc from 'fast-check';
-import { NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
+import { createExportInfo, NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
 import t from 'tap';
 import { countReply } from '../../src/dataplane/counters.ts';
 import { Counter, Counters, LATENCY_COMMANDS } from '../../src/dataplane/index.ts';
@@ -14,6 +14,9 @@ import {
   latencyFloorUs,
   latencyPercentileUs,
 } from '../../src/dataplane/latency.ts';
+import { NbdConnection } from '../../src/dataplane/nbd-connection.ts';
+import { TraceField, TraceRing } from '../../src/dataplane/trace-ring.ts';
+import { createCore, createEngine, createRing, SIMPLE } from '../sim-histories/quiet-ring.ts';
 
 void t.test('the bounds of the buckets', async (t) => {
   for (let bucket = 0; bucket < LATENCY_BUCKETS; bucket++) {
@@ -75,4 +78,39 @@ void t.test('a reply is counted by command and error', async (t) => {
   t.equal(counters.get(Counter.ERRORS_ENOSPC), 1);
   t.equal(counters.get(Counter.ERRORS_EINVAL), 1);
   t.equal(new Counters(counters.shared).latencySumUs('other'), 1_000_000, 'seen by another thread');
+});
+
+void t.test('how long a reply took, by a clock of 32 bits that wraps', async (t) => {
+  const { engine } = createEngine(createRing().config);
+  const info = createExportInfo({ sizeBytes: 1 << 20 });
+  /** The sum, the bucket and the trace of one reply that took so long. */
+  const answer = (startedUs: number, tookUs: number): readonly number[] => {
+    const operation = engine.take();
+    if (operation === undefined) throw new Error('There is no operation left.');
+    operation.command = NbdCmd.READ;
+    operation.startedUs = startedUs;
+    const counters = new Counters();
+    const trace = new TraceRing();
+    const core = createCore(engine, {
+      takeOperation: () => undefined,
+      nowUs: (startedUs + tookUs) | 0,
+      counters,
+      trace,
+    });
+    new NbdConnection(core, 1, -1, info, SIMPLE).replyReady(operation);
+    engine.release(operation);
+    const traced: number[] = [];
+    trace.drain((record) => traced.push((record[TraceField.LATENCY_MS] ?? -1) * 1000));
+    return [counters.latencySumUs('read'), counters.latencyOf('read').indexOf(1), ...traced];
+  };
+  const last = LATENCY_BUCKETS - 1;
+  for (const startedUs of [0, 5, 2 ** 31 - 2, -(2 ** 31), -1]) {
+    t.strictSame(answer(startedUs, 0), [0, 0, 0]);
+    t.strictSame(answer(startedUs, 3), [3, 3, 3], 'also across the end of the clock');
+    t.strictSame(answer(startedUs, 2 ** 31 - 1), [2 ** 31 - 1, last, 2 ** 31 - 1]);
+    // The clock cannot tell it any more; it is certain that it was long.
+    for (const tookUs of [2 ** 31, 2 ** 31 + 1, 2 ** 32 - 1]) {
+      t.strictSame(answer(startedUs, tookUs), [2 ** 31 - 1, last, 2 ** 31 - 1], `${tookUs} us`);
+    }
+  }
 });

@@ -19,6 +19,12 @@ interface Row {
   readonly value: number;
 }
 
+/** What gauges and counters can both do. */
+interface Counted {
+  reset(): void;
+  inc(labels: Row['labels'], value: number): void;
+}
+
 /** All metrics of a daemon. */
 export function createMetrics(source: MonitorSource): Registry {
   const registry = new Registry();
@@ -29,13 +35,13 @@ export function createMetrics(source: MonitorSource): Registry {
 }
 
 function addDaemonMetrics(registry: Registry, source: MonitorSource): void {
-  gauge(registry, 'info', 'Always 1; the label tells the version.', ['version'], () => [
+  const one = (name: string, help: string, read: (vbd: MonitoredVbd) => number): void =>
+    addOfVbd(registry, source, name, help, read);
+  add(registry, 'info', 'Always 1; the label tells the version.', ['version'], () => [
     { labels: { version: source.version }, value: 1 },
   ]);
-  gauge(registry, 'clients', 'Clients that are served now.', ['vbd'], () =>
-    rows(source, (vbd) => [{ labels: {}, value: total(vbd, Counter.CLIENTS_NOW) }]),
-  );
-  counter(
+  one('clients', 'Clients that are served now.', (vbd) => total(vbd, Counter.CLIENTS_NOW));
+  add(
     registry,
     'client_refusals_total',
     'Clients turned away: too many were there, or the handshake failed.',
@@ -48,16 +54,14 @@ function addDaemonMetrics(registry: Registry, source: MonitorSource): void {
       ];
     },
   );
-  gauge(registry, 'vbd_size_bytes', 'Size of the disk.', ['vbd'], () =>
-    rows(source, ({ sizeBytes }) => [{ labels: {}, value: sizeBytes }]),
+  one('vbd_size_bytes', 'Size of the disk.', ({ sizeBytes }) => sizeBytes);
+  one('vbd_waiting', '1 while the backend is lost and clients wait.', ({ isWaiting }) =>
+    isWaiting ? 1 : 0,
   );
-  gauge(registry, 'vbd_waiting', '1 while the backend is lost and clients wait.', ['vbd'], () =>
-    rows(source, ({ isWaiting }) => [{ labels: {}, value: isWaiting ? 1 : 0 }]),
-  );
-  counter(registry, 'recoveries_total', 'Times the backend was connected anew.', ['vbd'], () =>
-    rows(source, ({ lanes }) => [
-      { labels: {}, value: lanes[0]?.counters.get(Counter.RECOVERIES) ?? 0 },
-    ]),
+  one(
+    'recoveries_total',
+    'Times the backend was connected anew.',
+    ({ lanes }) => lanes[0]?.counters.get(Counter.RECOVERIES) ?? 0,
   );
 }
 
@@ -71,7 +75,7 @@ const COMMAND_COUNTERS: Readonly<Record<LatencyCommand, Counter>> = {
 };
 
 function addRequestMetrics(registry: Registry, source: MonitorSource): void {
-  counter(registry, 'requests_total', 'NBD requests that came.', ['vbd', 'command'], () =>
+  add(registry, 'requests_total', 'NBD requests that came.', ['vbd', 'command'], () =>
     rows(source, (vbd) =>
       LATENCY_COMMANDS.map((command) => ({
         labels: { command },
@@ -79,13 +83,13 @@ function addRequestMetrics(registry: Registry, source: MonitorSource): void {
       })),
     ),
   );
-  counter(registry, 'bytes_total', 'Bytes asked for.', ['vbd', 'direction'], () =>
+  add(registry, 'bytes_total', 'Bytes asked for.', ['vbd', 'direction'], () =>
     rows(source, (vbd) => [
       { labels: { direction: 'read' }, value: total(vbd, Counter.READ_BYTES) },
       { labels: { direction: 'write' }, value: total(vbd, Counter.WRITTEN_BYTES) },
     ]),
   );
-  counter(registry, 'errors_total', 'Replies with an error.', ['vbd', 'error'], () =>
+  add(registry, 'errors_total', 'Replies with an error.', ['vbd', 'error'], () =>
     rows(source, (vbd) =>
       [...ERROR_NAMES].map(([error, position]) => ({
         labels: { error },
@@ -97,46 +101,38 @@ function addRequestMetrics(registry: Registry, source: MonitorSource): void {
 }
 
 function addRingMetrics(registry: Registry, source: MonitorSource): void {
-  const laneGauge = (name: string, help: string, read: (vbd: MonitoredVbd) => number): void =>
-    gauge(registry, name, help, ['vbd'], () =>
-      rows(source, (vbd) => [{ labels: {}, value: read(vbd) }]),
-    );
-  laneGauge('ring_slots', 'Slots of all rings.', ({ slotCount }) => slotCount);
-  laneGauge('ring_slots_used', 'Slots that hold a request.', (vbd) =>
-    total(vbd, Counter.SLOTS_USED_NOW),
-  );
-  laneGauge('pages', 'Granted pages for data in transit.', ({ pageCount }) => pageCount);
-  laneGauge('pages_used', 'Those that are in use.', (vbd) => total(vbd, Counter.PAGES_USED_NOW));
-  const laneCounter = (name: string, help: string, read: (vbd: MonitoredVbd) => number): void =>
-    counter(registry, name, help, ['vbd'], () =>
-      rows(source, (vbd) => [{ labels: {}, value: read(vbd) }]),
-    );
-  laneCounter('ring_requests_total', 'Requests made to the backend.', (vbd) =>
+  const one = (name: string, help: string, read: (vbd: MonitoredVbd) => number): void =>
+    addOfVbd(registry, source, name, help, read);
+  one('ring_slots', 'Slots of all rings.', ({ slotCount }) => slotCount);
+  one('ring_slots_used', 'Slots that hold a request.', (vbd) => total(vbd, Counter.SLOTS_USED_NOW));
+  one('pages', 'Granted pages for data in transit.', ({ pageCount }) => pageCount);
+  one('pages_used', 'Those that are in use.', (vbd) => total(vbd, Counter.PAGES_USED_NOW));
+  one('ring_requests_total', 'Requests made to the backend.', (vbd) =>
     total(vbd, Counter.RING_REQUESTS),
   );
-  laneCounter(
+  one(
     'joined_requests_total',
     'Reads and writes that went along in the request of a neighbour.',
     (vbd) => total(vbd, Counter.JOINED_REQUESTS),
   );
-  laneCounter(
+  one(
     'relayed_requests_total',
     'Those that went through the ring of another lane, for want of rings.',
     (vbd) => total(vbd, Counter.RELAYED_REQUESTS),
   );
-  laneCounter('notifications_total', 'Event channel notifications sent.', (vbd) =>
+  one('notifications_total', 'Event channel notifications sent.', (vbd) =>
     total(vbd, Counter.RING_NOTIFICATIONS),
   );
-  laneCounter(
+  one(
     'notifications_saved_total',
     'Requests that needed none of their own: they shared one, or the backend was awake.',
     (vbd) =>
       Math.max(0, total(vbd, Counter.RING_REQUESTS) - total(vbd, Counter.RING_NOTIFICATIONS)),
   );
-  laneCounter('ring_events_total', 'Events that the backend woke us with.', (vbd) =>
+  one('ring_events_total', 'Events that the backend woke us with.', (vbd) =>
     total(vbd, Counter.RING_EVENTS),
   );
-  counter(registry, 'limit_waits_total', 'Times a limit made wait.', ['vbd', 'limit'], () =>
+  add(registry, 'limit_waits_total', 'Times a limit made wait.', ['vbd', 'limit'], () =>
     rows(source, (vbd) => [
       { labels: { limit: 'pages' }, value: total(vbd, Counter.PAGE_WAITS) },
       { labels: { limit: 'slots' }, value: total(vbd, Counter.SLOT_WAITS) },
@@ -157,33 +153,16 @@ function total({ lanes }: MonitoredVbd, position: Counter): number {
   return lanes.reduce((sum, { counters }) => sum + counters.get(position), 0);
 }
 
-function gauge(
+/** Adds a metric that is read at each scrape. A name in `_total` is that of a counter. */
+function add(
   registry: Registry,
   name: string,
   help: string,
   labelNames: readonly string[],
   read: () => Row[],
 ): void {
-  const metric: Gauge = new Gauge({
-    name: `xenblk_nbd_${name}`,
-    help,
-    labelNames,
-    registers: [registry],
-    collect: () => {
-      metric.reset();
-      for (const { labels, value } of read()) metric.set({ ...labels }, value);
-    },
-  });
-}
-
-function counter(
-  registry: Registry,
-  name: string,
-  help: string,
-  labelNames: readonly string[],
-  read: () => Row[],
-): void {
-  const metric: PromCounter = new PromCounter({
+  const Kind = name.endsWith('_total') ? PromCounter : Gauge;
+  const metric: Counted = new Kind({
     name: `xenblk_nbd_${name}`,
     help,
     labelNames,
@@ -193,6 +172,19 @@ function counter(
       for (const { labels, value } of read()) metric.inc({ ...labels }, value);
     },
   });
+}
+
+/** Adds a metric that is one number for each vbd. */
+function addOfVbd(
+  registry: Registry,
+  source: MonitorSource,
+  name: string,
+  help: string,
+  read: (vbd: MonitoredVbd) => number,
+): void {
+  add(registry, name, help, ['vbd'], () =>
+    rows(source, (vbd) => [{ labels: {}, value: read(vbd) }]),
+  );
 }
 
 /** Powers of two from 4 us to 67 s, as the lanes' buckets have them. */

@@ -40,6 +40,7 @@ export async function enterState(
       }
       life.deadlines.startNudgePause();
       await life.node.switchState(XenbusState.Closed);
+      life.log.debug(`${life.name}: says Closed.`);
       return;
     case 'absent':
       return await waitForReturn(life, event, seen);

@@ -281,6 +281,8 @@ function configure(root: string): void {
   write('etc/machine-id', `${'0123456789abcdef'.repeat(2)}\n`);
   // Nobody loses power here, and each of its calls to the disk takes long.
   write('etc/dpkg/dpkg.cfg.d/lab', 'force-unsafe-io\n');
+  // systemd gives a disk 90 s after the start of the boot: here that is four seconds of a real one.
+  write('etc/systemd/system.conf.d/lab.conf', '[Manager]\nDefaultDeviceTimeoutSec=10min\n');
   write('etc/apt/apt.conf.d/99lab', 'APT::Sandbox::User "root";\n');
   for (const [link, target] of [
     ['etc/mtab', '../proc/self/mounts'],

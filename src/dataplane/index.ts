@@ -1,3 +1,4 @@
+export { type CloseReason, FAULTS_OF_CLIENTS } from './close-reason.ts';
 export {
   Counter,
   Counters,
@@ -23,7 +24,6 @@ export {
 } from './lane-contexts.ts';
 export { LATENCY_BUCKETS, latencyBucket, latencyFloorUs, latencyPercentileUs } from './latency.ts';
 export type { LaneEvent } from './messages.ts';
-export { type CloseReason, FAULTS_OF_CLIENTS } from './nbd-connection.ts';
 export { privateChannel } from './private-channel.ts';
 export { createSharedRanges, type SharedRanges } from './range-lock.ts';
 export { TRACE_FIELDS, TraceField, TraceRing } from './trace-ring.ts';

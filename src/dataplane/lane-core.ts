@@ -1,9 +1,10 @@
 import type { Memory } from '../sys/index.ts';
+import type { CloseReason } from './close-reason.ts';
 import type { Counters } from './counters.ts';
 import type { Engine } from './engine.ts';
 import type { Iovec } from './iovec.ts';
 import type { LaneLimits } from './lane-config.ts';
-import type { CloseReason, NbdConnection } from './nbd-connection.ts';
+import type { NbdConnection } from './nbd-connection.ts';
 import type { Operation } from './operation.ts';
 import type { PagePool } from './page-pool.ts';
 import type { ReceiveBuffers } from './receive-buffers.ts';

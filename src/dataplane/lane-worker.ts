@@ -24,6 +24,7 @@ import {
   scheduleInBatches,
   setThreadName,
 } from '../sys/index.ts';
+import type { CloseReason } from './close-reason.ts';
 import { ConnectionList } from './connection-list.ts';
 import { Counter, Counters } from './counters.ts';
 import { Engine } from './engine.ts';
@@ -39,7 +40,7 @@ import {
 import { LaneContexts } from './lane-contexts.ts';
 import type { LaneCore } from './lane-core.ts';
 import type { LaneEvent, LaneMessage } from './messages.ts';
-import { type CloseReason, NbdConnection } from './nbd-connection.ts';
+import { NbdConnection } from './nbd-connection.ts';
 import type { Operation } from './operation.ts';
 import { PagePool } from './page-pool.ts';
 import { isPrivateChannel, openPrivateChannel } from './private-channel.ts';

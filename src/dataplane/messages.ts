@@ -5,9 +5,9 @@
  */
 
 import type { ExportInfo } from 'nbd-server-ts/protocol';
+import type { CloseReason } from './close-reason.ts';
 import type { GuestList } from './guest-rings.ts';
 import type { DiskShape, GrantedMemory, LaneRing } from './lane-config.ts';
-import type { CloseReason } from './nbd-connection.ts';
 import type { ReplyForm } from './reply-header.ts';
 
 export type LaneMessage =

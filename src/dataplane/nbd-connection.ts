@@ -25,20 +25,14 @@ import {
   REQUEST_BYTES,
   requestPayloadBytes,
 } from 'nbd-server-ts/protocol';
-import {
-  allocateMemory,
-  EPOLLIN,
-  EPOLLOUT,
-  Errno,
-  errno,
-  libc,
-  PAGE_SIZE,
-  unmapMemory,
-} from '../sys/index.ts';
+import { EPOLLIN, EPOLLOUT, Errno, errno, libc, PAGE_SIZE } from '../sys/index.ts';
+import { ClientProgress } from './client-progress.ts';
+import type { CloseReason } from './close-reason.ts';
 import { Counter, countReply, countRequest } from './counters.ts';
 import type { LaneCore } from './lane-core.ts';
 import { elapsedUs } from './latency.ts';
 import type { Operation, Requester } from './operation.ts';
+import { ParkedPayload } from './parked-payload.ts';
 import { missingBytes, roomBytes } from './payload.ts';
 import { ReadWindow } from './read-window.ts';
 import type { ReceiveBuffer } from './receive-buffers.ts';
@@ -51,31 +45,6 @@ const READS_PER_TURN = 8;
 const DIRECT_BYTES_MIN = 16 * 1024;
 /** A client that has left more than this of its replies unread is given no further ones. */
 const BACKLOG_MAX = 4 * 1024 * 1024;
-/** A client that takes less than this between two looks, so many times in a row, is slow. */
-const SLOW_BYTES = 16 * 1024;
-const SLOW_LOOKS = 4;
-/** How long a client may stand still while others need what it holds. */
-const IDLE_MS_MAX = 30_000;
-
-/** Why a connection ended, for the log. */
-export type CloseReason =
-  | 'client disconnected'
-  | 'client left without disconnecting'
-  | 'client sent something that is no request'
-  | 'client sent more than fits before it knew the export'
-  | 'client does not read its replies'
-  | 'client stopped in the middle of a write'
-  | 'connection failed'
-  | 'server stops';
-
-/** Reasons that are the client's fault. */
-export const FAULTS_OF_CLIENTS: ReadonlySet<CloseReason> = new Set<CloseReason>([
-  'client sent something that is no request',
-  'client sent more than fits before it knew the export',
-  'client does not read its replies',
-  'client stopped in the middle of a write',
-]);
-
 export class NbdConnection implements Requester {
   readonly id: number;
   readonly fd: number;
@@ -107,16 +76,8 @@ export class NbdConnection implements Requester {
   #isWoken = false;
   #events: number = EPOLLIN;
   readonly #replies = new ReplyQueue();
-  /** What it had yet to take or send, and since when that is so, as far as somebody looked. */
-  #seenOwedBytes = -1;
-  #seenAtMs = 0;
-  /** Bytes that left since somebody looked who needs what they hold; how often it was little. */
-  #sentBytes = 0;
-  #slowLooks = 0;
-  #seenMissingBytes = 0;
-  /** Bytes of payload that had to give way, in a page of private memory. */
-  #parkedAddress = 0;
-  #parkedBytes = 0;
+  readonly #progress = new ClientProgress();
+  readonly #parked = new ParkedPayload();
   #isDirty = false;
   #closeReason: CloseReason | undefined;
   /** What to say when the last reply has left. */
@@ -300,19 +261,10 @@ export class NbdConnection implements Requester {
     if (roomBytes(operation) === 0) engine.wantRoom(operation);
     const room = roomBytes(operation);
     if (this.#current !== operation) return false;
-    if (this.#parkedBytes > 0 && room >= this.#parkedBytes) this.#unpark(operation);
+    const { bytes } = this.#parked;
+    if (bytes > 0 && room >= bytes) this.#parked.giveBack(engine, operation);
     this.#isStalled = roomBytes(operation) === 0;
     return !this.#isStalled;
-  }
-
-  #unpark(operation: Operation): void {
-    this.#core.engine.fillFrom(operation, this.#parkedAddress, this.#parkedBytes);
-    this.#dropParked();
-  }
-
-  #dropParked(): void {
-    if (this.#parkedBytes > 0) unmapMemory(this.#parkedAddress, PAGE_SIZE);
-    this.#parkedBytes = 0;
   }
 
   /** Starts the request at the front of the buffer. Returns whether parsing can go on. */
@@ -399,8 +351,8 @@ export class NbdConnection implements Requester {
     if (this.#current !== operation) return;
     this.#current = undefined;
     // What was parked has arrived already.
-    this.#skipBytes = missingBytes - this.#parkedBytes;
-    this.#dropParked();
+    this.#skipBytes = missingBytes - this.#parked.bytes;
+    this.#parked.drop();
     this.wake();
   }
 
@@ -461,7 +413,7 @@ export class NbdConnection implements Requester {
         return;
       }
       this.#window.sent(count);
-      this.#sentBytes += count;
+      this.#progress.sent(count);
       this.#replies.sent(count, this.#core);
       this.#countSent();
       if (count < asked) break;
@@ -469,7 +421,7 @@ export class NbdConnection implements Requester {
     // A client that stalled at a limit of its own goes on when it has room again.
     this.wake();
     const isBlocked = !this.#replies.isEmpty;
-    if (!isBlocked) this.#slowLooks = 0;
+    if (!isBlocked) this.#progress.sentAll();
     this.#watch(isBlocked ? this.#events | EPOLLOUT : this.#events & ~EPOLLOUT);
     const isOver = this.#isInputOver || this.#core.isDraining;
     if (isOver && this.#isIdle) this.close(this.#goodbye);
@@ -492,14 +444,10 @@ export class NbdConnection implements Requester {
    */
   makeRoom(): void {
     const isBlocked = !this.#replies.isEmpty && (this.#events & EPOLLOUT) !== 0;
-    const isSlow = isBlocked && this.#sentBytes < SLOW_BYTES;
-    this.#sentBytes = 0;
-    this.#slowLooks = isSlow ? this.#slowLooks + 1 : 0;
-    if (this.#slowLooks >= SLOW_LOOKS) this.#parkReplies();
+    if (this.#progress.isSlow(isBlocked)) this.#parkReplies();
     const current = this.#current;
-    const missing = current === undefined ? 0 : missingBytes(current);
-    if (current !== undefined && missing === this.#seenMissingBytes) this.#parkPayload(current);
-    this.#seenMissingBytes = missing;
+    const isLate = this.#progress.isPayloadLate(current === undefined ? 0 : missingBytes(current));
+    if (current !== undefined && isLate) this.#parked.park(this.#core.engine, current);
   }
 
   #parkReplies(): void {
@@ -513,14 +461,6 @@ export class NbdConnection implements Requester {
     this.#core.stopWaiting(this);
   }
 
-  #parkPayload(operation: Operation): void {
-    if (this.#parkedBytes > 0) return;
-    const { address } = allocateMemory(PAGE_SIZE);
-    this.#parkedBytes = this.#core.engine.park(operation, address);
-    if (this.#parkedBytes > 0) this.#parkedAddress = address;
-    else unmapMemory(address, PAGE_SIZE);
-  }
-
   /**
    * Somebody waits for what clients may hold: ends one that for too long has taken nothing of its
    * replies, or sent nothing of a payload.
@@ -529,15 +469,11 @@ export class NbdConnection implements Requester {
     const { unsentBytes } = this.#replies;
     const isExpected = this.#current !== undefined && !this.#isStalled;
     const owedBytes = unsentBytes + (isExpected ? missingBytes(this.#current as Operation) : 0);
-    if (owedBytes === 0 || owedBytes !== this.#seenOwedBytes) {
-      this.#seenOwedBytes = owedBytes;
-      this.#seenAtMs = nowMs;
-    } else if (nowMs - this.#seenAtMs > IDLE_MS_MAX) {
-      const isUnread = unsentBytes > 0;
-      this.close(
-        isUnread ? 'client does not read its replies' : 'client stopped in the middle of a write',
-      );
-    }
+    if (!this.#progress.hasStopped(owedBytes, nowMs)) return;
+    const isUnread = unsentBytes > 0;
+    this.close(
+      isUnread ? 'client does not read its replies' : 'client stopped in the middle of a write',
+    );
   }
 
   // --- the end
@@ -574,7 +510,7 @@ export class NbdConnection implements Requester {
     this.#closeReason = reason;
     this.#replies.drop(this.#core);
     this.#core.abandonAll(this);
-    this.#dropParked();
+    this.#parked.drop();
     this.#start = this.#end;
     this.#giveBuffer();
     this.#core.connectionClosed(this, reason);

@@ -4,6 +4,7 @@
  * channel, a socket or an order asks for it, so that a lost wake-up is a history that hangs.
  */
 
+import type { CloseReason } from '../../src/dataplane/close-reason.ts';
 import { Counters } from '../../src/dataplane/counters.ts';
 import { Engine } from '../../src/dataplane/engine.ts';
 import { type GuestList, GuestRings } from '../../src/dataplane/guest-rings.ts';
@@ -11,7 +12,7 @@ import type { Iovec } from '../../src/dataplane/iovec.ts';
 import type { LaneLimits } from '../../src/dataplane/lane-config.ts';
 import { LaneContexts } from '../../src/dataplane/lane-contexts.ts';
 import type { LaneCore } from '../../src/dataplane/lane-core.ts';
-import { type CloseReason, NbdConnection } from '../../src/dataplane/nbd-connection.ts';
+import { NbdConnection } from '../../src/dataplane/nbd-connection.ts';
 import type { Operation, Requester } from '../../src/dataplane/operation.ts';
 import { PagePool } from '../../src/dataplane/page-pool.ts';
 import type { ReceiveBuffers } from '../../src/dataplane/receive-buffers.ts';

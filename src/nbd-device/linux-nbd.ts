@@ -4,7 +4,7 @@
  * NBD_CMD_RECONFIGURE to bring a new one.
  */
 
-import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { DaemonError } from '../daemon/index.ts';
 import { Errno, NetlinkSocket, type ReadableWatch, SysError, watchReadable } from '../sys/index.ts';
 import {
@@ -41,6 +41,13 @@ const NbdAttr = {
   DEAD_CONN_TIMEOUT: 8,
   BACKEND_IDENTIFIER: 10,
 } as const;
+/**
+ * How long after it was sent the driver looks at a request, and again and again: one that went into
+ * a connection that is gone is then sent into the present one. No other request is touched.
+ */
+const LOOK_MS = 5_000;
+/** The kernel's own. */
+const DEFAULT_LOOK_MS = 30_000;
 const NBD_SOCK_ITEM = 1;
 const NBD_SOCK_FD = 1;
 
@@ -94,6 +101,7 @@ class LinuxNbd implements KernelNbd {
       { type: NbdAttr.BACKEND_IDENTIFIER, text: owner },
       ...attributesOf(connection),
     ]);
+    setLookMs(index, LOOK_MS);
     // Whoever opens it first has the kernel read its partition table.
     closeSync(openSync(`/dev/nbd${index}`, 'r'));
   }
@@ -108,6 +116,7 @@ class LinuxNbd implements KernelNbd {
 
   disconnect(index: number): void {
     this.#command(NbdGenl.DISCONNECT, [{ type: NbdAttr.INDEX, u32: index }]);
+    setLookMs(index, DEFAULT_LOOK_MS);
   }
 
   ownerOf(index: number): string | undefined {
@@ -195,6 +204,14 @@ function attributesOf({ fd, sizeBytes, blockBytes }: NbdConnection): Attribute[]
     { type: NbdAttr.BLOCK_SIZE_BYTES, u64: BigInt(blockBytes) },
     { type: NbdAttr.SOCKETS, nested: [socket] },
   ];
+}
+
+function setLookMs(index: number, ms: number): void {
+  try {
+    writeFileSync(`/sys/block/nbd${index}/queue/io_timeout`, String(ms));
+  } catch {
+    // Linux before 5.0 has no such file, and a sandbox may not let us: it takes longer then.
+  }
 }
 
 function receiveAll(socket: NetlinkSocket): Message[] {

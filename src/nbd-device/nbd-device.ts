@@ -4,8 +4,8 @@
  * nbd-client gives up there, and whoever uses the disk sees errors.
  *
  * There is no time limit for a request: one that the kernel gave up and sent again could be done
- * twice, late, over something newer. What a killed server leaves unanswered is sent again by the
- * kernel within half a minute.
+ * twice, late, over something newer. What a server leaves unanswered when it goes is sent again by
+ * the kernel within five seconds of the next connection.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';

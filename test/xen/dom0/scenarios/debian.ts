@@ -107,6 +107,8 @@ async function isWhatItSays(lab: Lab, guest: DebianGuest): Promise<void> {
     await guest.tell('systemctl status --no-pager -n 0 xenblk-nbd@xvdb'),
     /Status: "serving xvdb/,
   );
+  const timeout = await guest.tell('cat /sys/block/nbd0/queue/io_timeout');
+  strictEqual(timeout, '5000', 'the unit lets the client set it');
   lab.step(`runs as xenblk-nbd, without capabilities; ${shown.replaceAll('\n', ', ')}`);
 }
 
@@ -203,5 +205,8 @@ async function purge(lab: Lab, guest: DebianGuest): Promise<void> {
   strictEqual(await guest.tell('systemctl list-units --all --plain --no-legend "xenblk*"'), '');
   const processes = 'pgrep -u xenblk-nbd; pgrep -f "[x]enblk-nbd nbd-device"; true';
   strictEqual(await guest.tell(processes), '');
+  strictEqual(await guest.tell('ls /run | grep xenblk || true'), '');
+  // Debian keeps users that packages have made: a new one could get the files of an old one.
+  match(await guest.tell('getent passwd xenblk-nbd'), /:\/usr\/sbin\/nologin$/);
   lab.step('the package is purged: no file, no unit, no process of it is left');
 }

@@ -9,6 +9,7 @@ import { guest } from './guest.ts';
 import { killed } from './killed.ts';
 import { library } from './library.ts';
 import { logIsClean } from './log-is-clean.ts';
+import { lostServer } from './lost-server.ts';
 import { qemuBackend } from './qemu-backend.ts';
 import { realHost } from './real-host.ts';
 import { servedBasics } from './served-basics.ts';
@@ -21,7 +22,7 @@ import { vsock } from './vsock.ts';
 export const machines: Readonly<Record<string, readonly Scenario[]>> = {
   debian: [debian, logIsClean],
   guest: [guest, logIsClean],
-  troubles: [killed, backendTroubles, qemuBackend, ...features, logIsClean],
+  troubles: [killed, backendTroubles, lostServer, qemuBackend, ...features, logIsClean],
   basics: [
     fixtureWorks,
     ...realHost,

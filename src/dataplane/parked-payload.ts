@@ -3,7 +3,7 @@
  * can use their granted page, and come back when there is a page again.
  */
 
-import { allocateMemory, PAGE_SIZE, unmapMemory } from '../sys/index.ts';
+import { mapPrivate, PAGE_SIZE, unmapMemory } from '../sys/index.ts';
 import type { Engine } from './engine.ts';
 import type { Operation } from './operation.ts';
 
@@ -15,7 +15,7 @@ export class ParkedPayload {
   /** Takes from a write what has arrived, if that can be. */
   park(engine: Engine, operation: Operation): void {
     if (this.bytes > 0) return;
-    const { address } = allocateMemory(PAGE_SIZE);
+    const address = mapPrivate(PAGE_SIZE);
     this.bytes = engine.park(operation, address);
     if (this.bytes > 0) this.#address = address;
     else unmapMemory(address, PAGE_SIZE);

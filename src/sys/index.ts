@@ -18,6 +18,7 @@ export {
   emptyMemory,
   type Memory,
   makePrivate,
+  mapPrivate,
   mapShared,
   PAGE_SIZE,
   unmapMemory,

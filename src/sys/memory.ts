@@ -32,6 +32,15 @@ export function allocateMemory(lengthBytes: number): Memory {
   return mapped(lengthBytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
+/**
+ * The address of zeroed private memory, for system calls alone. It has no view, so that it can be
+ * mapped and unmapped in a lane as often as need be: what belongs to a view is given back by Node's
+ * event loop, which does not turn there.
+ */
+export function mapPrivate(lengthBytes: number): number {
+  return map(lengthBytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
 /** Maps a file or device shared with others, readable and writable. */
 export function mapShared(fd: number, offset: number, lengthBytes: number): Memory {
   return mapped(lengthBytes, MAP_SHARED, fd, offset);
@@ -41,14 +50,19 @@ export function mapShared(fd: number, offset: number, lengthBytes: number): Memo
  * Addresses below 2^31 are small integers to V8. Any other that is computed and handed to a system
  * call is an object made for that call, and lanes are to make none.
  */
-function mapped(lengthBytes: number, flags: number, fd: number, offset: number): Memory {
-  const map = (more: number): number | bigint =>
+function map(lengthBytes: number, flags: number, fd: number, offset: number): number {
+  const attempt = (more: number): number | bigint =>
     libc.mmap(0, lengthBytes, PROT_READ | PROT_WRITE, flags | more, fd, offset);
   const isLow = process.arch === 'x64' && lengthBytes <= LOW_BYTES_MAX;
-  const low = isLow ? map(MAP_32BIT) : MAP_FAILED;
-  const address = typeof low === 'bigint' ? map(0) : low;
+  const low = isLow ? attempt(MAP_32BIT) : MAP_FAILED;
+  const address = typeof low === 'bigint' ? attempt(0) : low;
   // MAP_FAILED is the largest address, the only result that does not fit a Number.
   if (typeof address === 'bigint') throw new SysError('mmap', errno());
+  return address;
+}
+
+function mapped(lengthBytes: number, flags: number, fd: number, offset: number): Memory {
+  const address = map(lengthBytes, flags, fd, offset);
   return { address, lengthBytes, buffer: viewMemory(address, lengthBytes) };
 }
 

@@ -34,6 +34,23 @@ void t.test('a Unix socket takes more than before', async (t) => {
   for (const fd of [small, smallReader, large, largeReader]) closeFd(fd);
 });
 
+void t.test('it maps no memory for each socket, which a lane would never give back', async (t) => {
+  const [fd, other] = createSocketPair();
+  enlargeSendBuffer(fd, MIB);
+  let mapped = 0;
+  const { mmap } = libc;
+  t.teardown(() => {
+    libc.mmap = mmap;
+    for (const each of [fd, other]) closeFd(each);
+  });
+  libc.mmap = (...parameters) => {
+    mapped += 1;
+    return mmap(...parameters);
+  };
+  for (let round = 0; round < 10; round++) enlargeSendBuffer(fd, MIB);
+  t.equal(mapped, 0);
+});
+
 void t.test('a TCP socket keeps the buffer that the kernel sizes', async (t) => {
   const server = createServer().listen(0, '127.0.0.1');
   await new Promise((resolve) => server.once('listening', resolve));

@@ -7,7 +7,7 @@ import { addGuestOptions, type GuestFlags, guestChoice, print } from './guest-op
 import { wholeNumber } from './option-values.ts';
 
 interface Flags extends GuestFlags {
-  readonly queues: number;
+  readonly queues?: number;
   readonly ringPageOrder?: number;
   readonly maxConnections: number;
 }
@@ -17,9 +17,9 @@ export function doctorCommand(): Command {
     .description('check devices, modules, permissions, limits; each failure says what mends it')
     .argument('[vbd...]', 'the vbds that are to be served; default: the only free vbd')
     .addOption(
-      new Option('--queues <n>', 'as it will be given to `serve`')
-        .argParser(wholeNumber('--queues', 1, 64))
-        .default(1),
+      new Option('--queues <n>', 'as it will be given to `serve`').argParser(
+        wholeNumber('--queues', 1, 64),
+      ),
     )
     .addOption(
       new Option('--ring-page-order <n>', 'as it will be given to `serve`').argParser(

@@ -6,7 +6,7 @@ import { addGuestOptions, type GuestFlags, guestChoice, print } from './guest-op
 import { wholeNumber } from './option-values.ts';
 
 interface Flags extends GuestFlags {
-  readonly queues: number;
+  readonly queues?: number;
   readonly ringPageOrder?: number;
 }
 
@@ -15,9 +15,9 @@ export function infoCommand(): Command {
     .description("what a vbd's backend offers, and what `serve` would negotiate")
     .argument('<vbd>', "xvdb, /dev/xvdb, 51728, or the backend's params")
     .addOption(
-      new Option('--queues <n>', 'rings that `serve` would ask for')
-        .argParser(wholeNumber('--queues', 1, 64))
-        .default(1),
+      new Option('--queues <n>', 'rings that `serve` would ask for').argParser(
+        wholeNumber('--queues', 1, 64),
+      ),
     )
     .addOption(
       new Option('--ring-page-order <n>', 'a ring has 2^N pages at most').argParser(

@@ -38,7 +38,7 @@ interface Flags {
   readonly reconnectTimeout: number;
   readonly waitForReturn?: true;
   readonly sectorUnit?: string;
-  readonly queues: number;
+  readonly queues?: number;
   readonly ringPageOrder?: number;
   readonly tls?: TlsOptions['mode'];
   readonly tlsCert?: string;
@@ -125,7 +125,11 @@ function addDiskOptions(command: Command): void {
       ).choices(['512']),
     )
     .addOption(
-      option('--queues <n>', 'rings to use at most', wholeNumber('--queues', 1, 64)).default(1),
+      option(
+        '--queues <n>',
+        'rings to use at most; by default half the cores, as far as granted pages go',
+        wholeNumber('--queues', 1, 64),
+      ),
     )
     .addOption(
       option(

@@ -9,7 +9,8 @@ import type { Logger } from './log.ts';
 
 /** How a vbd is to be used. */
 export interface VbdUse {
-  readonly queues: number;
+  /** Undefined for as many as do good. */
+  readonly queues: number | undefined;
   /** Undefined for a good one. */
   readonly ringPageOrder: number | undefined;
   /** How long clients wait for a lost backend; Infinity for ever. */

@@ -14,7 +14,7 @@ export { type DetachedSocket, detachSocket } from './handover.ts';
 export { type HostChoice, openHost } from './host.ts';
 export { createLogger, LOG_LEVELS, type Logger, type LogLevel } from './log.ts';
 export { packageVersion } from './package-version.ts';
-export { type PageNeed, pageNeed } from './page-budget.ts';
+export { type PageNeed, pageNeed, poolPagesPerDevice } from './page-budget.ts';
 export { serve } from './serve.ts';
 export {
   type ClientLimits,

@@ -61,6 +61,7 @@ export class VbdDevice {
     this.#options = options;
     const { log, vbd, use } = options;
     const details = { vbd: vbd.name };
+    const wish = transportWish(use, options.poolPagesMax);
     const lanes = this.#lanes;
     this.#frontend = new Frontend({
       host: options.host,
@@ -68,10 +69,10 @@ export class VbdDevice {
       vbd,
       holderOf: options.holderOf,
       want: {
-        ...transportWish(use),
+        ...wish,
         // One for each lane, once there are lanes.
         get queues() {
-          return lanes.length === 0 ? use.queues : lanes.length;
+          return lanes.length === 0 ? wish.queues : lanes.length;
         },
       },
       abi: hostAbi(process.arch),
@@ -381,9 +382,7 @@ export class VbdDevice {
   }
 
   #ended(end: FrontendEnd): void {
-    if (end.reason !== 'closed') {
-      this.#breakDown();
-    }
+    if (end.reason !== 'closed') this.#breakDown();
     this.#options.events.ended(end);
   }
 

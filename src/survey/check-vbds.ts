@@ -1,7 +1,12 @@
 /** Checks of the vbds: XenStore answers, what is to be served is there, and nobody else has it. */
 
-import { transportWish } from '../daemon/index.ts';
-import { FrontendError, inspectVbd, selectVbd, type VbdDescription } from '../frontend/index.ts';
+import {
+  FrontendError,
+  inspectVbd,
+  selectVbd,
+  type TransportWish,
+  type VbdDescription,
+} from '../frontend/index.ts';
 import { type Check, failed, ok, skipped } from './check.ts';
 import { describeDriver, type VbdDriver } from './drivers.ts';
 import type { Guest } from './guest.ts';
@@ -10,12 +15,17 @@ import type { Guest } from './guest.ts';
 export interface WantedVbds {
   /** Names or numbers; empty for the only free one. */
   readonly vbds: readonly string[];
-  readonly queues: number;
+  /** Undefined for as many as do good. */
+  readonly queues: number | undefined;
   readonly ringPageOrder: number | undefined;
 }
 
 /** One check that XenStore answers, and some for each vbd that is wanted. */
-export async function checkVbds(guest: Guest, wanted: WantedVbds): Promise<Check[]> {
+export async function checkVbds(
+  guest: Guest,
+  wanted: WantedVbds,
+  wish: TransportWish,
+): Promise<Check[]> {
   const vbds = await guest.vbds();
   const count = vbds.length === 1 ? '1 vbd' : `${vbds.length} vbds`;
   const answer = ok('xenstore', `XenStore answers: this guest has ${count}`);
@@ -31,7 +41,7 @@ export async function checkVbds(guest: Guest, wanted: WantedVbds): Promise<Check
       checks.push(vbd);
       continue;
     }
-    checks.push(checkDriver(vbd, guest.driverOf(vbd)), await checkBackend(guest, vbd, wanted));
+    checks.push(checkDriver(vbd, guest.driverOf(vbd)), await checkBackend(guest, vbd, wish));
   }
   return checks;
 }
@@ -91,13 +101,13 @@ function stopCommand(vbd: VbdDescription, { processes }: VbdDriver & { kind: 'pr
 }
 
 /** What its backend says can be read and used. */
-async function checkBackend(guest: Guest, vbd: VbdDescription, wanted: WantedVbds): Promise<Check> {
+async function checkBackend(
+  guest: Guest,
+  vbd: VbdDescription,
+  wish: TransportWish,
+): Promise<Check> {
   const id = `backend-${vbd.name}`;
-  const { faults, backendError, limits } = await inspectVbd(
-    guest.store,
-    vbd,
-    transportWish(wanted),
-  );
+  const { faults, backendError, limits } = await inspectVbd(guest.store, vbd, wish);
   const complaints = backendError === undefined ? faults : [...faults, `It says: ${backendError}.`];
   if (complaints.length > 0) {
     const mend = `in the host's toolstack: xl block-detach GUEST ${vbd.id}, and attach it again`;

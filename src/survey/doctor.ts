@@ -1,6 +1,6 @@
 /** `doctor`: everything that must be in order for `serve` to work, and how to mend the rest. */
 
-import { DaemonError, pageNeed, transportWish } from '../daemon/index.ts';
+import { DaemonError, pageNeed, poolPagesPerDevice, transportWish } from '../daemon/index.ts';
 import type { XenDevice } from '../xen/index.ts';
 import { type Check, failed, ok, skipped } from './check.ts';
 import { checkArchitecture, checkKoffi, checkNode, checkOpenFiles } from './check-program.ts';
@@ -67,16 +67,20 @@ function examineXen(machine: Machine): Check[] {
 const notAsked = skipped('xenstore', 'the vbds and the grant limit are seen once Xen can be used');
 
 async function examineGuest(choice: DoctorChoice, { machine }: DoctorWorld): Promise<Check[]> {
-  const { queues, ringPageOrder, maxIndirectSegments } = wishOf(choice);
-  const need = pageNeed(queues, ringPageOrder, maxIndirectSegments > 0);
   const deviceCount = Math.max(1, choice.vbds.length);
   try {
     return await withGuest(
       choice,
-      async (guest) => [
-        checkGrantLimit(guest.host.grantBudget(), need, deviceCount),
-        ...(await checkVbds(guest, choice)),
-      ],
+      async (guest) => {
+        const budget = guest.host.grantBudget();
+        const wish = transportWish(choice, poolPagesPerDevice(budget.limitPages, deviceCount));
+        const { queues, ringPageOrder, maxIndirectSegments } = wish;
+        const need = pageNeed(queues, ringPageOrder, maxIndirectSegments > 0);
+        return [
+          checkGrantLimit(budget, need, deviceCount),
+          ...(await checkVbds(guest, choice, wish)),
+        ];
+      },
       machine,
     );
   } catch (error) {
@@ -84,10 +88,6 @@ async function examineGuest(choice: DoctorChoice, { machine }: DoctorWorld): Pro
     const mend = 'ls -l /dev/xen/xenbus; in dom0, start xenstored';
     return [failed('xenstore', `XenStore does not answer: ${error.message}`, mend)];
   }
-}
-
-function wishOf(choice: DoctorChoice): ReturnType<typeof transportWish> {
-  return transportWish({ queues: choice.queues, ringPageOrder: choice.ringPageOrder });
 }
 
 /** One line about all checks together. */

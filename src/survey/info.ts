@@ -12,6 +12,7 @@ import {
   formatSize,
   type PageNeed,
   pageNeed,
+  poolPagesPerDevice,
   type TransportUse,
   transportWish,
 } from '../daemon/index.ts';
@@ -81,7 +82,8 @@ export async function describeGuestVbd(
     wanted,
   );
   const vbd = vbds.find(({ id }) => id === chosen.id) ?? chosen;
-  const inspection = await inspectVbd(guest.store, vbd, transportWish(use));
+  const poolPagesMax = poolPagesPerDevice(guest.host.grantBudget().limitPages, 1);
+  const inspection = await inspectVbd(guest.store, vbd, transportWish(use, poolPagesMax));
   return {
     ...describeForList(vbd, guest.driverOf(vbd)),
     offers: inspection.limits ?? null,

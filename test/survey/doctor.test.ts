@@ -7,6 +7,7 @@
 import { chmodSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { transportWish } from '../../src/daemon/index.ts';
 import { type Check, failed, formatChecks } from '../../src/survey/check.ts';
 import {
   checkArchitecture,
@@ -127,24 +128,25 @@ void t.test('a simulated guest is in order', async (t) => {
 void t.test('which vbd', async (t) => {
   const simulate = { kind: 'memory', sizeBytes: 2 ** 20 } as const;
   const choice = { simulate, simulateFeatures: undefined, vbds: ['xvda', 'xvdb'] };
-  const wish = { queues: 1, ringPageOrder: undefined };
+  const use = { queues: 1, ringPageOrder: undefined };
+  const wish = transportWish(use, 768);
   await withGuest(choice, async (guest) => {
-    t.match((await checkVbds(guest, { ...wish, vbds: [] }))[1], {
+    t.match((await checkVbds(guest, { ...use, vbds: [] }, wish))[1], {
       status: 'skipped',
       message: /Several virtual block devices are free: xvda .*xvdb/,
     });
-    t.match((await checkVbds(guest, { ...wish, vbds: ['xvdz'] }))[1], {
+    t.match((await checkVbds(guest, { ...use, vbds: ['xvdz'] }, wish))[1], {
       status: 'failed',
       message: /no virtual block device "xvdz"/,
       mend: 'xenblk-nbd list',
     });
     const held = { ...guest, vbds: async () => [vbd({ holder: 'process x (7)' })] };
-    t.match((await checkVbds(held, { ...wish, vbds: [] }))[1], {
+    t.match((await checkVbds(held, { ...use, vbds: [] }, wish))[1], {
       status: 'failed',
       mend: /serve xvdb --take-over/,
     });
     const none = { ...guest, vbds: async () => [] };
-    t.match((await checkVbds(none, { ...wish, vbds: [] }))[1], { mend: /xl block-attach/ });
+    t.match((await checkVbds(none, { ...use, vbds: [] }, wish))[1], { mend: /xl block-attach/ });
   });
 });
 

@@ -26,7 +26,7 @@ for (const [device, width, height] of [
   ['a phone', 390, 844],
 ] as const) {
   void t.test(`on ${device}`, { skip }, async (t) => {
-    const { daemon, open } = await startSimulated(t, ['--metrics', '127.0.0.1:0']);
+    const { daemon, open } = await startSimulated(t, ['--metrics', '127.0.0.1:0', '--queues', '1']);
     const [line] = await loggedSoon(daemon, 'metrics-open');
     const url = String(line?.['address']);
     const page = await HeadlessPage.open(CHROMIUM ?? '', url, width, height);

@@ -188,7 +188,7 @@ class Lane implements LaneCore {
     values[Counter.RING_REQUESTS] = this.#ring.requestCount;
     values[Counter.RELAYED_REQUESTS] = this.#ring.relayedCount;
     values[Counter.JOINED_REQUESTS] = this.#ring.joinedCount;
-    values[Counter.SLOTS_USED_NOW] = this.#ring.inFlight;
+    values[Counter.SLOTS_USED_NOW] = this.#ring.slotsUsed;
     values[Counter.PAGES_USED_NOW] = this.pool.pageCount - this.pool.freeCount;
   }
 

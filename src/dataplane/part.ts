@@ -47,7 +47,11 @@ export class Part {
     this.firstByte = 0;
     this.order = 0;
   }
-  /** The same request in a record of its own, for when this one is used for something else. */
+
+  /**
+   * The same request in a record of its own, for when this one is used for something else. Made
+   * only of what has failed.
+   */
   copy(): Part {
     const copy = Object.assign(new Part(this.id), this);
     copy.joined = undefined;

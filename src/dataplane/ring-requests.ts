@@ -2,8 +2,8 @@
  * The requests that are on the ring: encodes them, remembers what each was for, and checks every
  * response against that memory before anyone acts on it (the rules of Linux's blkif_interrupt).
  *
- * A request's id is the number of its record. Records and free slots are the same budget, so a
- * record is free whenever a slot is.
+ * A request's id is the number of its record. There are as many records as slots, and each request
+ * takes one of both, so a slot is free whenever a record is.
  *
  * Small reads, or writes, of neighbouring sectors that are made in the same turn share one request:
  * each has its record, and the first one's id. When such a request fails, each is asked by itself,
@@ -85,6 +85,8 @@ export class RingRequests {
   #openAt = 0;
   #openPages = 0;
   #joinedCount = 0;
+  /** Records that are in use without a slot. */
+  #joinedNow = 0;
   /** Why the ring must not be used any more. */
   #fault: string | undefined;
 
@@ -175,6 +177,8 @@ export class RingRequests {
     this.#parts = Array.from({ length: slotCount }, (_, id) => new Part(id));
     this.#free = this.#parts.toReversed();
     this.#freeCount = slotCount;
+    this.#joinedNow = 0;
+    this.#openLast = undefined;
   }
 
   /**
@@ -224,6 +228,10 @@ export class RingRequests {
     return this.#parts.length - this.#freeCount;
   }
 
+  get slotsUsed(): number {
+    return this.inFlight - this.#joinedNow;
+  }
+
   /** Requests made in the whole life of the lane, those of other lanes not among them. */
   get requestCount(): number {
     return this.#order - this.#relayedCount - this.#joinedCount;
@@ -241,7 +249,9 @@ export class RingRequests {
 
   /** Whether a request of another lane can be passed on, which is not asked by us: also on hold. */
   get canRelay(): boolean {
-    return this.#freeCount > 0 && !this.#isSuspended && this.#replay.length === 0;
+    // On hold what waits to be asked again waits for the next ring, and must not keep others.
+    const isBehind = this.#replay.length > 0 && !this.#isHeld;
+    return this.#freeCount > 0 && !this.#isSuspended && !isBehind;
   }
 
   /** Whether a request without data can be made now. */
@@ -284,6 +294,7 @@ export class RingRequests {
     if (canJoin && before !== undefined) {
       before.joined = part;
       part.isJoined = true;
+      this.#joinedNow += 1;
       this.#openLast = part;
       return this.#encodeJoined(part);
     }
@@ -406,6 +417,8 @@ export class RingRequests {
       this.#fault ??= `it answered with the unknown status ${response.status}`;
       return undefined;
     }
+    // Its record may be used anew from here on: nothing may join what it was.
+    this.#openLast = undefined;
     let answered: Part | undefined = part;
     while (answered !== undefined) {
       answered.status = response.status;
@@ -431,6 +444,7 @@ export class RingRequests {
     this.#giveIndirectPage(part);
     part.operation = undefined;
     part.joined = undefined;
+    if (part.isJoined) this.#joinedNow -= 1;
     part.isJoined = false;
     this.#free[this.#freeCount] = part;
     this.#freeCount += 1;

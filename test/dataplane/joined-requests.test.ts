@@ -82,6 +82,7 @@ void t.test('the bytes on the ring', (t) => {
   const answers = [take(0x8000, 4096), take(0x9000, 1024), take(0x9400, 8192)];
   const apart = take(0x20000, 512);
   ring.publish();
+  t.match(ring, { inFlight: 4, slotsUsed: 2 });
   const slots = Buffer.from(viewMemory(laneRing.address, PAGE_SIZE));
   for (const segment of [0, 1, 2, 3]) grefs.push(slots.readUInt32LE(FIRST_SLOT + 24 + 8 * segment));
   t.equal(new Set(grefs).size, 4, 'each page once');
@@ -115,6 +116,7 @@ void t.test('the bytes on the ring', (t) => {
   for (const answer of [...answers, apart]) t.match(answer, { errno: 0, count: 1 });
   t.equal(ring.requestCount, 2);
   t.equal(ring.joinedCount, 2);
+  t.match(ring, { inFlight: 0, slotsUsed: 0 });
   t.equal(pool.freeCount, setup.poolPages);
   t.end();
 });
@@ -222,20 +224,48 @@ void t.test('no response may name one that has joined', (t) => {
   t.end();
 });
 
-void t.test('a ring is lost with a joined request on it', (t) => {
-  const world = create();
-  const { engine, ring, disk, pages, pool, random } = world;
-  const answers = [0, 1, 2].map((page) => ask(world, NbdCmd.WRITE, page * 4096, 4096));
-  ring.publish();
+/** Gives the world another ring, with a backend of its own on it. */
+function replaceRing(world: EngineWorld): EngineWorld {
+  const { ring, disk, pages, random } = world;
   ring.suspend();
   const laneRing = createLaneRing({ ...setup, seed: 0 });
   ring.resume(laneRing, disk);
-  const backend = new ModelBackend(
-    { ringAddress: laneRing.address, ringPageCount: 1, abi: laneRing.abi },
-    pages.address,
-    setup.sizeBytes,
-    random,
+  const place = { ringAddress: laneRing.address, ringPageCount: 1, abi: laneRing.abi };
+  const backend = new ModelBackend(place, pages.address, setup.sizeBytes, random);
+  return { ...world, backend };
+}
+
+void t.test('what fails while the backend closes is asked again of the next', (t) => {
+  const world = create();
+  const { engine, ring, backend, pool } = world;
+  const answers = [0, 1].map((page) => ask(world, NbdCmd.READ, page * 4096, 4096));
+  ring.publish();
+  ring.hold();
+  backend.badSector = 0;
+  backend.step(1);
+  t.equal(engine.collect(), 1);
+  engine.pump();
+  t.match(ring, { inFlight: 0, replaying: 2, hasRoom: false });
+  t.ok(ring.canRelay, 'lanes that share the ring can still end what they have asked');
+  t.strictSame(
+    answers.map(({ count }) => count),
+    [0, 0],
   );
+  finish(replaceRing(world));
+  t.match(answers, [
+    { errno: 0, count: 1 },
+    { errno: 0, count: 1 },
+  ]);
+  t.equal(pool.freeCount, setup.poolPages);
+  t.end();
+});
+
+void t.test('a ring is lost with a joined request on it', (t) => {
+  const world = create();
+  const { engine, ring, pool } = world;
+  const answers = [0, 1, 2].map((page) => ask(world, NbdCmd.WRITE, page * 4096, 4096));
+  ring.publish();
+  const { backend } = replaceRing(world);
   finish({ ...world, backend });
   t.ok(engine.isIdle);
   t.strictSame(

@@ -6,6 +6,7 @@ import type { FrontendEnd, HolderOf, VbdDescription } from '../frontend/index.ts
 import type { EventChannelHandle, XenHost } from '../host/index.ts';
 import type { ExportWish } from './attachment-shape.ts';
 import type { Logger } from './log.ts';
+import type { DeviceShare } from './transport-wish.ts';
 
 /** How a vbd is to be used. */
 export interface VbdUse {
@@ -31,8 +32,7 @@ export interface DeviceOptions {
   readonly limits: LaneLimits;
   /** Connections that there may be at once. */
   readonly connectionsMax: number;
-  /** Pages for data in transit, at most, of all lanes together. */
-  readonly poolPagesMax: number;
+  readonly share: DeviceShare;
   /** What the names of the lanes' threads end in. */
   readonly laneNameSuffix: string;
   /** Memory for the trace of a lane; undefined for no trace. */

@@ -14,7 +14,7 @@ export { type DetachedSocket, detachSocket } from './handover.ts';
 export { type HostChoice, openHost } from './host.ts';
 export { createLogger, LOG_LEVELS, type Logger, type LogLevel } from './log.ts';
 export { packageVersion } from './package-version.ts';
-export { type PageNeed, pageNeed, poolPagesPerDevice } from './page-budget.ts';
+export { type PageNeed, pageNeed } from './page-budget.ts';
 export { serve } from './serve.ts';
 export {
   type ClientLimits,
@@ -28,7 +28,7 @@ export { formatSize } from './status.ts';
 export { Supervisor } from './supervisor.ts';
 export { takeFromKernel } from './take-from-kernel.ts';
 export type { TlsOptions } from './tls-credentials.ts';
-export { type TransportUse, transportWish } from './transport-wish.ts';
+export { deviceShare, type TransportUse, transportWish } from './transport-wish.ts';
 export {
   PRIVATE_ACCESS,
   parseUnixMode,

@@ -7,8 +7,10 @@
 import { type GrantAccess, type GrantedPages, HostError, type XenHost } from '../host/index.ts';
 import { DaemonError } from './errors.ts';
 
-/** Pages for data in transit. More than this only spreads the same load over more cache lines. */
-const POOL_PAGES_MAX = 768;
+/** Pages of a lane for data in transit. More only spread the same load over more cache lines. */
+export const POOL_PAGES_MAX = 768;
+/** Lanes that a device starts with when nobody says how many. */
+export const LANES_MAX = 4;
 /** A pool below this could not move one direct request and the ends of a ragged one. */
 const POOL_PAGES_MIN = 24;
 const ZERO_PAGES = 16;
@@ -23,7 +25,7 @@ const RING_PAGES_MAX = 16;
 export function poolPagesPerDevice(limitPages: number, deviceCount: number): number {
   const sharePages = Math.floor((limitPages * 7) / 8 / deviceCount);
   const otherPages = ZERO_PAGES + INDIRECT_PAGES + RING_PAGES_MAX;
-  return Math.max(POOL_PAGES_MIN, Math.min(POOL_PAGES_MAX, sharePages - otherPages));
+  return Math.max(POOL_PAGES_MIN, Math.min(LANES_MAX * POOL_PAGES_MAX, sharePages - otherPages));
 }
 
 /** Pages that one device with `laneCount` rings grants. */
@@ -40,7 +42,7 @@ export function pageNeed(laneCount: number, ringPageOrder: number, isIndirect: b
   return {
     // Rings shrink to one page each when the limit is low.
     leastPages: laneCount * (POOL_PAGES_MIN + otherPages + 1),
-    goodPages: POOL_PAGES_MAX + laneCount * (otherPages + 2 ** ringPageOrder),
+    goodPages: laneCount * (POOL_PAGES_MAX + otherPages + 2 ** ringPageOrder),
   };
 }
 
@@ -82,7 +84,8 @@ export function grantLanePages(
       zeroes: grant(ZERO_PAGES, access),
       indirect: features.isIndirect ? grant(INDIRECT_PAGES, access) : undefined,
     }));
-    let share = Math.max(POOL_PAGES_MIN, Math.floor(features.poolPagesMax / laneCount));
+    const fairShare = Math.min(POOL_PAGES_MAX, Math.floor(features.poolPagesMax / laneCount));
+    let share = Math.max(POOL_PAGES_MIN, fairShare);
     return lanes.map((lane) => {
       const pool = grantUpTo(grant, share);
       share = pool.pageCount;

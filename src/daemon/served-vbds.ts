@@ -12,8 +12,8 @@ import type { EventChannelHandle, XenHost } from '../host/index.ts';
 import type { VbdUse } from './device-options.ts';
 import { UsageError } from './errors.ts';
 import type { Logger } from './log.ts';
-import { poolPagesPerDevice } from './page-budget.ts';
 import type { TakeOver } from './take-over.ts';
+import { type DeviceShare, deviceShare } from './transport-wish.ts';
 import { VbdDevice } from './vbd-device.ts';
 
 export interface ServedVbdsOptions {
@@ -63,12 +63,12 @@ export class ServedVbds {
     const vbds = await selectVbds(options);
     if (options.isTakenOver) options.takeOver?.take(vbds);
     const served = new ServedVbds(options);
-    const poolPagesMax = poolPagesPerDevice(options.host.grantBudget().limitPages, vbds.length);
+    const share = deviceShare(options.host.grantBudget().limitPages, vbds.length);
     try {
       for (const vbd of vbds) {
         // The vbd's name tells the lanes of several apart.
         const suffix = vbds.length === 1 ? '' : `-${vbd.name}`;
-        served.#devices.push(await served.#openDevice(vbd, poolPagesMax, suffix));
+        served.#devices.push(await served.#openDevice(vbd, share, suffix));
       }
     } catch (error) {
       await served.close(0);
@@ -121,7 +121,7 @@ export class ServedVbds {
 
   async #openDevice(
     vbd: VbdDescription,
-    poolPagesMax: number,
+    share: DeviceShare,
     laneNameSuffix: string,
   ): Promise<VbdDevice> {
     const { host, store, exportName, isReadOnly, requestBytesMax, takeOver, use } = this.#options;
@@ -135,7 +135,7 @@ export class ServedVbds {
       use,
       limits,
       connectionsMax,
-      poolPagesMax,
+      share,
       laneNameSuffix,
       traceLane,
       log,

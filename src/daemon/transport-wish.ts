@@ -2,11 +2,10 @@
 
 import { availableParallelism } from 'node:os';
 import type { TransportWish } from '../frontend/index.ts';
+import { LANES_MAX, POOL_PAGES_MAX, poolPagesPerDevice } from './page-budget.ts';
 
 const RING_PAGE_ORDER = 2;
 const INDIRECT_SEGMENTS = 256;
-/** A lane with fewer pages than this waits for pages where a single lane would not. */
-const GOOD_LANE_PAGES = 192;
 
 /** What of the transport people choose. */
 export interface TransportUse {
@@ -16,13 +15,29 @@ export interface TransportUse {
   readonly ringPageOrder: number | undefined;
 }
 
-/** The whole wish, of which people choose a part, for a device that gets `poolPagesMax` pages. */
+/** The part of one device in what the guest has. */
+export interface DeviceShare {
+  /** Pages for data in transit, at most, of all its lanes together. */
+  readonly poolPagesMax: number;
+  /** May be a fraction. */
+  readonly coreCount: number;
+}
+
+/** What each of `deviceCount` devices may have, where `limitPages` pages may be granted in all. */
+export function deviceShare(limitPages: number, deviceCount: number): DeviceShare {
+  return {
+    poolPagesMax: poolPagesPerDevice(limitPages, deviceCount),
+    coreCount: availableParallelism() / deviceCount,
+  };
+}
+
+/** The whole wish, of which people choose a part, for a device with this share. */
 export function transportWish(
   { queues, ringPageOrder }: TransportUse,
-  poolPagesMax: number,
+  share: DeviceShare,
 ): TransportWish {
   return {
-    queues: queues ?? goodQueues(availableParallelism(), poolPagesMax),
+    queues: queues ?? goodQueues(share),
     ringPageOrder: ringPageOrder ?? RING_PAGE_ORDER,
     maxIndirectSegments: INDIRECT_SEGMENTS,
     // Pages are granted once and kept, and one page is never in two requests at once.
@@ -32,10 +47,11 @@ export function transportWish(
 
 /**
  * How many lanes serve a vbd well: a lane keeps one core busy, its clients and the rest of the
- * guest keep another, and the pages for data in transit are divided among the lanes.
+ * guest keep another, and a client is to find the pages in its lane that it would find in a single
+ * one.
  */
-export function goodQueues(coreCount: number, poolPagesMax: number): number {
+export function goodQueues({ coreCount, poolPagesMax }: DeviceShare): number {
   const byCores = Math.floor(coreCount / 2);
-  const byPages = Math.floor(poolPagesMax / GOOD_LANE_PAGES);
-  return Math.max(1, Math.min(byCores, byPages));
+  const byPages = Math.floor(poolPagesMax / POOL_PAGES_MAX);
+  return Math.max(1, Math.min(byCores, byPages, LANES_MAX));
 }

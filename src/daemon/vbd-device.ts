@@ -61,7 +61,7 @@ export class VbdDevice {
     this.#options = options;
     const { log, vbd, use } = options;
     const details = { vbd: vbd.name };
-    const wish = transportWish(use, options.poolPagesMax);
+    const wish = transportWish(use, options.share);
     const lanes = this.#lanes;
     this.#frontend = new Frontend({
       host: options.host,
@@ -193,13 +193,12 @@ export class VbdDevice {
   }
 
   async #startLanes(attachment: Attachment): Promise<void> {
-    const { host, vbd, limits, connectionsMax, poolPagesMax, laneNameSuffix, traceLane } =
-      this.#options;
+    const { host, vbd, limits, connectionsMax, share, laneNameSuffix, traceLane } = this.#options;
     const { queues, backendId, maxIndirectSegments, isPersistent } = attachment;
     this.#pages = grantLanePages(host, backendId, queues.length, {
       isIndirect: maxIndirectSegments > 0,
       isPersistent,
-      poolPagesMax,
+      poolPagesMax: share.poolPagesMax,
     });
     const ranges = createSharedRanges(queues.length, limits.operations + connectionsMax);
     this.#queueCount = queues.length;

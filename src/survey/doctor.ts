@@ -1,6 +1,6 @@
 /** `doctor`: everything that must be in order for `serve` to work, and how to mend the rest. */
 
-import { DaemonError, pageNeed, poolPagesPerDevice, transportWish } from '../daemon/index.ts';
+import { DaemonError, deviceShare, pageNeed, transportWish } from '../daemon/index.ts';
 import type { XenDevice } from '../xen/index.ts';
 import { type Check, failed, ok, skipped } from './check.ts';
 import { checkArchitecture, checkKoffi, checkNode, checkOpenFiles } from './check-program.ts';
@@ -73,7 +73,7 @@ async function examineGuest(choice: DoctorChoice, { machine }: DoctorWorld): Pro
       choice,
       async (guest) => {
         const budget = guest.host.grantBudget();
-        const wish = transportWish(choice, poolPagesPerDevice(budget.limitPages, deviceCount));
+        const wish = transportWish(choice, deviceShare(budget.limitPages, deviceCount));
         const { queues, ringPageOrder, maxIndirectSegments } = wish;
         const need = pageNeed(queues, ringPageOrder, maxIndirectSegments > 0);
         return [

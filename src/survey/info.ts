@@ -9,10 +9,10 @@ import {
   type TransportLimits,
 } from '../blkif/index.ts';
 import {
+  deviceShare,
   formatSize,
   type PageNeed,
   pageNeed,
-  poolPagesPerDevice,
   type TransportUse,
   transportWish,
 } from '../daemon/index.ts';
@@ -82,8 +82,8 @@ export async function describeGuestVbd(
     wanted,
   );
   const vbd = vbds.find(({ id }) => id === chosen.id) ?? chosen;
-  const poolPagesMax = poolPagesPerDevice(guest.host.grantBudget().limitPages, 1);
-  const inspection = await inspectVbd(guest.store, vbd, transportWish(use, poolPagesMax));
+  const share = deviceShare(guest.host.grantBudget().limitPages, 1);
+  const inspection = await inspectVbd(guest.store, vbd, transportWish(use, share));
   return {
     ...describeForList(vbd, guest.driverOf(vbd)),
     offers: inspection.limits ?? null,

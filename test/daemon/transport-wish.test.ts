@@ -1,28 +1,42 @@
 // Goal: nobody has to choose the number of rings: it follows the cores and the pages.
 import t from 'tap';
-import { goodQueues, transportWish } from '../../src/daemon/transport-wish.ts';
+import { deviceShare, goodQueues, transportWish } from '../../src/daemon/transport-wish.ts';
 
 void t.test('as many rings as do good', (t) => {
-  for (const [cores, pages, queues] of [
-    [1, 768, 1],
-    [2, 768, 1],
-    [3, 768, 1],
-    [4, 768, 2],
-    [8, 768, 4],
-    [64, 768, 4],
-    [8, 400, 2],
-    [8, 383, 1],
+  for (const [coreCount, poolPagesMax, queues] of [
+    [1, 3072, 1],
+    [2, 3072, 1],
+    [3, 3072, 1],
+    [4, 3072, 2],
+    [8, 3072, 4],
+    [64, 3072, 4],
+    [64, 9000, 4],
+    [8, 2303, 2],
+    [8, 768, 1],
     [8, 24, 1],
+    [2.5, 3072, 1],
+    [0.25, 3072, 1],
   ] as const) {
-    t.equal(goodQueues(cores, pages), queues, `${cores} cores, ${pages} pages`);
+    t.equal(goodQueues({ coreCount, poolPagesMax }), queues, `${coreCount}, ${poolPagesMax}`);
   }
   t.end();
 });
 
+void t.test('devices share', (t) => {
+  const one = deviceShare(8192, 1);
+  const eight = deviceShare(8192, 8);
+  t.equal(one.poolPagesMax, 4 * 768, 'as many as four lanes can use');
+  t.equal(eight.poolPagesMax, 848);
+  t.equal(eight.coreCount * 8, one.coreCount);
+  t.equal(deviceShare(1024, 1).poolPagesMax, 848, 'the limit of a guest where nobody raised it');
+  t.end();
+});
+
 void t.test('who chooses is asked first', (t) => {
+  const share = { poolPagesMax: 24, coreCount: 1 };
   const use = { queues: 7, ringPageOrder: 0 };
-  t.match(transportWish(use, 24), { queues: 7, ringPageOrder: 0, isPersistent: true });
-  t.match(transportWish({ queues: undefined, ringPageOrder: undefined }, 24), {
+  t.match(transportWish(use, share), { queues: 7, ringPageOrder: 0, isPersistent: true });
+  t.match(transportWish({ queues: undefined, ringPageOrder: undefined }, share), {
     queues: 1,
     ringPageOrder: 2,
   });

@@ -129,7 +129,7 @@ void t.test('which vbd', async (t) => {
   const simulate = { kind: 'memory', sizeBytes: 2 ** 20 } as const;
   const choice = { simulate, simulateFeatures: undefined, vbds: ['xvda', 'xvdb'] };
   const use = { queues: 1, ringPageOrder: undefined };
-  const wish = transportWish(use, 768);
+  const wish = transportWish(use, { poolPagesMax: 768, coreCount: 2 });
   await withGuest(choice, async (guest) => {
     t.match((await checkVbds(guest, { ...use, vbds: [] }, wish))[1], {
       status: 'skipped',

@@ -5,6 +5,7 @@
  */
 
 import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { release } from 'node:os';
 import { DaemonError } from '../daemon/index.ts';
 import { Errno, NetlinkSocket, type ReadableWatch, SysError, watchReadable } from '../sys/index.ts';
 import {
@@ -46,6 +47,8 @@ const NbdAttr = {
  * a connection that is gone is then sent into the present one. No other request is touched.
  */
 const LOOK_MS = 5_000;
+/** The first Linux whose driver surely does so. */
+const LOOKS_SINCE = [5, 10] as const;
 /** The kernel's own. */
 const DEFAULT_LOOK_MS = 30_000;
 const NBD_SOCK_ITEM = 1;
@@ -112,6 +115,8 @@ class LinuxNbd implements KernelNbd {
       { type: NbdAttr.BACKEND_IDENTIFIER, text: owner },
       ...attributesOf(connection),
     ]);
+    // Whoever connected it first may not have done so.
+    setLookMs(index, LOOK_MS);
   }
 
   disconnect(index: number): void {
@@ -206,12 +211,23 @@ function attributesOf({ fd, sizeBytes, blockBytes }: NbdConnection): Attribute[]
   ];
 }
 
+/**
+ * How often the driver looks at requests that are not answered. Older drivers do not send them
+ * again then: they fail them, and must not do so any sooner.
+ */
 function setLookMs(index: number, ms: number): void {
+  if (!isAtLeast(LOOKS_SINCE, release())) return;
   try {
     writeFileSync(`/sys/block/nbd${index}/queue/io_timeout`, String(ms));
   } catch {
-    // Linux before 5.0 has no such file, and a sandbox may not let us: it takes longer then.
+    // A sandbox may not let us: it takes longer then.
   }
+}
+
+/** Whether a release of Linux, such as 6.1.0-56-amd64, is `least` or later. */
+export function isAtLeast(least: readonly [major: number, minor: number], text: string): boolean {
+  const [major = 0, minor = 0] = text.split('.').map((part) => Number.parseInt(part, 10));
+  return major > least[0] || (major === least[0] && minor >= least[1]);
 }
 
 function receiveAll(socket: NetlinkSocket): Message[] {

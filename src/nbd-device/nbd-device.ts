@@ -5,7 +5,7 @@
  *
  * There is no time limit for a request: one that the kernel gave up and sent again could be done
  * twice, late, over something newer. What a server leaves unanswered when it goes is sent again by
- * the kernel within five seconds of the next connection.
+ * the kernel within five seconds of the next connection, from Linux 5.10 on.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';

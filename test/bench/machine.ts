@@ -30,7 +30,8 @@ export async function describeMachine(programs: readonly string[]): Promise<Mach
     cpu: cpus()[0]?.model ?? 'unknown',
     cpuCount: cpus().length,
     memoryGib: Math.round(totalmem() / 2 ** 30),
-    kernel: release(),
+    // What follows the version names the one who built it.
+    kernel: /^[\d.]+\d/.exec(release())?.[0] ?? 'unknown',
     node: process.version,
     versions,
   };

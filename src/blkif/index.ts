@@ -73,6 +73,7 @@ export {
   createResponse,
   decodeResponse,
   encodeResponse,
+  responseFault,
 } from './response.ts';
 export {
   BackRing,

@@ -5,6 +5,7 @@
  */
 
 import { type BlkifLayout, RESPONSE_ID, RESPONSE_OPERATION, RESPONSE_STATUS } from './layout.ts';
+import { isBlkifStatus } from './protocol.ts';
 import { readU64, writeU64 } from './u64.ts';
 
 /** A decoded response, made to be reused. */
@@ -41,7 +42,7 @@ export function encodeResponse(
 
 /**
  * Copies the response at `at` into `into`, reading each field of the shared slot once. Judges
- * nothing: whether the id is in flight and the status known is the caller's to check.
+ * nothing: see {@link responseFault}.
  */
 export function decodeResponse(
   view: DataView<ArrayBufferLike>,
@@ -51,4 +52,22 @@ export function decodeResponse(
   into.id = readU64(view, at + RESPONSE_ID);
   into.operation = view.getUint8(at + RESPONSE_OPERATION);
   into.status = view.getInt16(at + RESPONSE_STATUS, true);
+}
+
+/**
+ * What is wrong with a response, by the rules of Linux's blkif_interrupt; undefined when it can be
+ * an answer. `askedOperation` is that of the request in flight with this id, undefined when there
+ * is none. Whoever gets a fault must not use the ring any more.
+ */
+export function responseFault(
+  response: BlkifResponse,
+  askedOperation: number | undefined,
+): string | undefined {
+  const { id, operation, status } = response;
+  if (askedOperation === undefined) return `it answered request ${id}, which is not in flight`;
+  if (operation !== askedOperation) {
+    return `it answered operation ${operation} to a request for ${askedOperation}`;
+  }
+  if (!isBlkifStatus(status)) return `it answered with the unknown status ${status}`;
+  return undefined;
 }

@@ -8,7 +8,6 @@ import {
   type BlkifLayout,
   BlkifOp,
   type BlkifResponse,
-  type BlkifStatus,
   blkifLayout,
   createResponse,
   createRingArea,
@@ -20,9 +19,9 @@ import {
   encodeIndirectRequest,
   encodeSegment,
   FrontRing,
-  isBlkifStatus,
   RING_BROKEN,
   RING_SECTOR_BYTES,
+  responseFault,
   SEGMENT_BYTES,
   SEGMENTS_PER_INDIRECT_PAGE,
   segmentOffset,
@@ -44,7 +43,8 @@ export type RingRequest = DataRequest | FlushRequest;
 /** A request that was answered. */
 export interface Answer {
   readonly request: RingRequest;
-  readonly status: BlkifStatus;
+  /** One of BlkifStatus. */
+  readonly status: number;
 }
 
 /** The back end did what it may not do; the ring must not be used any more. */
@@ -174,15 +174,10 @@ export class BlockRing {
     const response = this.#response;
     decodeResponse(this.#ring.view, this.#ring.responseOffset(0), response);
     this.#ring.consume(1);
-    const { id, operation, status } = response;
+    const { id, status } = response;
     const asked = this.#asked.get(id);
-    if (asked === undefined)
-      throw new RingFault(`it answered request ${id}, which is not in flight`);
-    if (operation !== asked.operation) {
-      throw new RingFault(`it answered operation ${operation} to a request for ${asked.operation}`);
-    }
-    if (!isBlkifStatus(status))
-      throw new RingFault(`it answered with the unknown status ${status}`);
+    const fault = responseFault(response, asked?.operation);
+    if (fault !== undefined || asked === undefined) throw new RingFault(fault);
     this.#asked.delete(id);
     this.#freeIds.push(id);
     return { request: asked.request, status };

@@ -232,7 +232,7 @@ export class IoQueue {
     transfer.end();
   }
 
-  #flushAnswered(request: FlushRequest, status: BlkifStatus, connection: IoConnection): void {
+  #flushAnswered(request: FlushRequest, status: number, connection: IoConnection): void {
     const isUnsupported = status === BlkifStatus.BLKIF_RSP_EOPNOTSUPP;
     if (isUnsupported && connection.canFallBackToBarrier && !this.#usesBarriers) {
       this.#usesBarriers = true;
@@ -253,7 +253,7 @@ export class IoQueue {
   }
 }
 
-function errorOf(status: BlkifStatus): BlockError {
+function errorOf(status: number): BlockError {
   if (status === BlkifStatus.BLKIF_RSP_EOPNOTSUPP) return { code: 'Unimplemented' };
   return { code: 'Failed', message: 'the back end answered with an I/O error' };
 }

@@ -33,10 +33,10 @@ import {
   encodeIndirectRequest,
   encodeSegment,
   FrontRing,
-  isBlkifStatus,
   RING_BROKEN,
   type RingArea,
   requestedOperation,
+  responseFault,
   SEGMENT_BYTES,
   segmentOffset,
 } from '../blkif/index.ts';
@@ -404,17 +404,10 @@ export class RingRequests {
     decodeResponse(this.#ring.view, this.#ring.responseOffset(0), response);
     this.#ring.consume(1);
     const part = this.#parts[response.id];
-    if (part === undefined || !part.isInFlight || part.isJoined) {
-      this.#fault ??= `it answered request ${response.id}, which is not in flight`;
-      return undefined;
-    }
-    if (response.operation !== part.blkifOp) {
-      const answered = response.operation;
-      this.#fault ??= `it answered operation ${answered} to a request for ${part.blkifOp}`;
-      return undefined;
-    }
-    if (!isBlkifStatus(response.status)) {
-      this.#fault ??= `it answered with the unknown status ${response.status}`;
+    const isAsked = part !== undefined && part.isInFlight && !part.isJoined;
+    const fault = responseFault(response, isAsked ? part.blkifOp : undefined);
+    if (fault !== undefined || part === undefined) {
+      this.#fault ??= fault;
       return undefined;
     }
     // Its record may be used anew from here on: nothing may join what it was.

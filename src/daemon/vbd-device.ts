@@ -117,7 +117,8 @@ export class VbdDevice {
   /** What a client that connects now is told. */
   get exportEntry(): ExportEntry {
     if (this.#export === undefined) throw new Error('the device is not attached yet');
-    return this.#export;
+    const canTrim = this.#export.canTrim && this.#lanes.every(({ takesTrims }) => takesTrims);
+    return { ...this.#export, canTrim };
   }
 
   /** What was agreed with the backend, the last time. */

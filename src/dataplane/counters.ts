@@ -45,6 +45,8 @@ export const Counter = {
   RELAYED_REQUESTS: 29,
   /** Reads and writes that went along in the request before theirs. */
   JOINED_REQUESTS: 30,
+  /** 1 while trims are not asked for, since the backend has said that it takes none. */
+  TRIMS_REFUSED_NOW: 31,
 } as const;
 export type Counter = (typeof Counter)[keyof typeof Counter];
 

@@ -323,6 +323,7 @@ export class Engine {
   /** A new connection to the backend may come with other abilities. */
   diskChanged(disk: DiskShape): void {
     this.#disk = disk;
+    this.#counters.values[Counter.TRIMS_REFUSED_NOW] = 0;
     this.#flushes.reset();
   }
 
@@ -672,10 +673,19 @@ export class Engine {
       case PartRole.ZEROES:
         this.#zeroes.sliceDone();
         break;
+      case PartRole.DISCARD:
+        if (part.status === BlkifStatus.BLKIF_RSP_EOPNOTSUPP) this.#trimsRefused();
+        break;
       default:
         break;
     }
     if (operation.partsInFlight === 0 && operation.queue === Queue.NONE) this.#settle(operation);
+  }
+
+  /** The backend takes no trims, whatever it has announced: from now on they end at once. */
+  #trimsRefused(): void {
+    this.#disk = { ...this.#disk, discard: undefined };
+    this.#counters.values[Counter.TRIMS_REFUSED_NOW] = 1;
   }
 
   /** All parts of an operation are back and it waits for nothing: is there a next stage? */

@@ -89,6 +89,11 @@ export class Lane {
     return this.counters.get(Counter.CLIENTS_NOW);
   }
 
+  /** False once the backend has said, on this connection, that it takes no trims. */
+  get takesTrims(): boolean {
+    return this.counters.get(Counter.TRIMS_REFUSED_NOW) === 0;
+  }
+
   /** How often it was given a new ring. */
   get recoveryCount(): number {
     return this.counters.get(Counter.RECOVERIES);

@@ -404,7 +404,7 @@ export class RingRequests {
     decodeResponse(this.#ring.view, this.#ring.responseOffset(0), response);
     this.#ring.consume(1);
     const part = this.#parts[response.id];
-    const isAsked = part !== undefined && part.isInFlight && !part.isJoined;
+    const isAsked = part?.isInFlight === true && !part.isJoined;
     const fault = responseFault(response, isAsked ? part.blkifOp : undefined);
     if (fault !== undefined || part === undefined) {
       this.#fault ??= fault;

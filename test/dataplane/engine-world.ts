@@ -34,6 +34,7 @@ export interface EngineWorld {
   /** All granted pages; a grant reference is the number of the page. */
   readonly pages: { readonly address: number };
   readonly contexts: LaneContexts;
+  readonly counters: Counters;
 }
 
 const ABI = BlkifAbi.X86_64;
@@ -76,13 +77,14 @@ export function createEngine(setup: EngineSetup): EngineWorld {
     setup.maxSegments > 11 ? new PagePool(region(setup.poolPages + 16, 16)) : undefined;
   const ring = new RingRequests(laneRing, disk, { pool, zeroPool, indirectPool });
   const contexts = new LaneContexts([createZeroMap(setup.sizeBytes, 4096)]);
+  const counters = new Counters();
   const engine = new Engine(
     { disk, ranges: createSharedRanges(1, 64), laneIndex: 0, spillLimitBytes: 1 << 20 },
     {
       ring,
       pool,
       zeroPool,
-      counters: new Counters(),
+      counters,
       contexts,
     },
   );
@@ -92,5 +94,5 @@ export function createEngine(setup: EngineSetup): EngineWorld {
     setup.sizeBytes,
     random,
   );
-  return { random, engine, ring, laneRing, disk, backend, pool, pages, contexts };
+  return { random, engine, ring, laneRing, disk, backend, pool, pages, contexts, counters };
 }

@@ -43,6 +43,8 @@ export class ModelBackend {
   errorRate = 0;
   /** A sector that cannot be read or written, in units of 512 bytes. */
   badSector: number | undefined;
+  /** Operations that it says it does not know. */
+  refused: readonly number[] = [];
   flushes = 0;
   requests = 0;
 
@@ -133,7 +135,9 @@ export class ModelBackend {
   }
 
   #execute(request: Waiting): BlkifStatus {
-    if (request.operation === BlkifOp.BLKIF_OP_FLUSH_DISKCACHE) {
+    if (this.refused.includes(request.operation)) return BlkifStatus.BLKIF_RSP_EOPNOTSUPP;
+    const isBarrier = request.operation === BlkifOp.BLKIF_OP_WRITE_BARRIER;
+    if (isBarrier || request.operation === BlkifOp.BLKIF_OP_FLUSH_DISKCACHE) {
       this.flushes += 1;
       return BlkifStatus.BLKIF_RSP_OKAY;
     }

@@ -44,7 +44,8 @@ function ask({ engine, pool }: EngineWorld, command: number, offset: number, len
       answer.errno = done.errno;
       answer.count += 1;
       let page = done.firstPage;
-      for (let at = 0; command === NbdCmd.READ && at < done.lengthBytes; at += PAGE_SIZE) {
+      const lengthBytes = command === NbdCmd.READ && done.errno === 0 ? done.lengthBytes : 0;
+      for (let at = 0; at < lengthBytes; at += PAGE_SIZE) {
         answer.bytes.push(pool.view.getUint8(page * PAGE_SIZE + (at === 0 ? done.skewBytes : 0)));
         page = pool.next(page);
       }
@@ -257,6 +258,29 @@ void t.test('what fails while the backend closes is asked again of the next', (t
     { errno: 0, count: 1 },
   ]);
   t.equal(pool.freeCount, setup.poolPages);
+  t.end();
+});
+
+void t.test('what fails while the backend closes for good is answered all the same', (t) => {
+  for (const command of [NbdCmd.READ, NbdCmd.WRITE]) {
+    const world = create();
+    const { engine, ring, backend } = world;
+    const answers = [0, 1, 2].map((page) => ask(world, command, page * 4096, 4096));
+    ring.publish();
+    ring.hold();
+    backend.badSector = 0;
+    backend.step(1);
+    engine.collect();
+    engine.pump();
+    t.match(ring, { inFlight: 0, replaying: 3 }, 'the frontend may close');
+    ring.suspend();
+    t.ok(answers.every(({ count }) => count === 0));
+    engine.breakDown();
+    for (const { errno, count } of answers) t.strictSame([errno, count], [NbdErrno.EIO, 1]);
+    t.ok(engine.isIdle);
+    const late = ask(world, NbdCmd.READ, 0, 512);
+    t.strictSame([late.errno, late.count], [NbdErrno.EIO, 1]);
+  }
   t.end();
 });
 

@@ -75,6 +75,50 @@ void t.test('resize: new clients see it', async (t) => {
   await daemon.stop();
 });
 
+void t.test('error: about that part of the requests fails, with EIO', async (t) => {
+  const faults = `error=0.25,seed=${seed % 1000}`;
+  const { daemon, open } = await startSimulated(t, ['--simulate-faults', faults]);
+  const client = await open();
+  // One at a time and apart, so that each is one request on the ring.
+  const errors: number[] = [];
+  for (let i = 0; i < 400; i++) {
+    const at = ((i * 37) % 400) * 8192;
+    const isRead = i % 2 === 0;
+    const { error } = await (isRead ? client.read(at, 512) : client.write(at, Buffer.alloc(512)));
+    errors.push(error);
+  }
+  const failed = errors.filter((error) => error !== Errno.OK);
+  t.ok(
+    failed.every((error) => error === Errno.EIO),
+    failed.join(),
+  );
+  t.ok(failed.length > 60 && failed.length < 140, `${failed.length} of 400`);
+  t.equal(logged(daemon.log, 'backend-broken').length, 0, 'an error is no lie');
+  await client.disconnect();
+  await daemon.stop();
+});
+
+void t.test('delay: requests take up to so long, and come back in any order', async (t) => {
+  const faults = `delay=200,seed=${seed % 1000}`;
+  const { daemon, open } = await startSimulated(t, ['--simulate-faults', faults]);
+  const client = await open();
+  const order: number[] = [];
+  const begunMs = performance.now();
+  await Promise.all(
+    Array.from({ length: 16 }, async (_, i) => {
+      await client.readOk(i * 65_536, 4096);
+      order.push(i);
+    }),
+  );
+  t.ok(performance.now() - begunMs > 60, 'the last of sixteen is late');
+  t.notSame(
+    order,
+    order.toSorted((one, other) => one - other),
+  );
+  await client.disconnect();
+  await daemon.stop();
+});
+
 void t.test('hostile: errors, and nothing worse', async (t) => {
   const faults = `hostile,seed=${seed % 1000}`;
   const { daemon, open } = await startSimulated(t, ['--simulate-faults', faults]);

@@ -12,7 +12,7 @@ export const POOL_PAGES_MAX = 768;
 /** Lanes that a device starts with when nobody says how many. */
 export const LANES_MAX = 4;
 /** A pool below this could not move one direct request and the ends of a ragged one. */
-const POOL_PAGES_MIN = 24;
+export const POOL_PAGES_MIN = 24;
 const ZERO_PAGES = 16;
 const INDIRECT_PAGES = 16;
 /** Pages of the largest ring. */
@@ -95,10 +95,10 @@ export function grantLanePages(
     for (const region of granted) region.revoke();
     if (!(error instanceof HostError) || error.code !== 'LIMIT') throw error;
     const budget = host.grantBudget();
+    const { leastPages } = pageNeed(laneCount, 0, features.isIndirect);
     throw new DaemonError(
-      `too few pages may be granted: this needs at least ` +
-        `${laneCount * (POOL_PAGES_MIN + ZERO_PAGES)} of the guest's ${budget.limitPages}, and others ` +
-        `hold some; raise the limit in ${budget.source}`,
+      `too few pages may be granted: this needs at least ${leastPages} of the guest's ` +
+        `${budget.limitPages}, and others may hold some; raise the limit in ${budget.source}`,
       { cause: error },
     );
   }

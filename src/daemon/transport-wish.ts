@@ -2,7 +2,7 @@
 
 import { availableParallelism } from 'node:os';
 import type { TransportWish } from '../frontend/index.ts';
-import { LANES_MAX, POOL_PAGES_MAX, poolPagesPerDevice } from './page-budget.ts';
+import { LANES_MAX, POOL_PAGES_MAX, POOL_PAGES_MIN, poolPagesPerDevice } from './page-budget.ts';
 
 const RING_PAGE_ORDER = 2;
 const INDIRECT_SEGMENTS = 256;
@@ -38,7 +38,7 @@ export function transportWish(
 ): TransportWish {
   return {
     queues: queues ?? goodQueues(share),
-    ringPageOrder: ringPageOrder ?? RING_PAGE_ORDER,
+    ringPageOrder: ringPageOrder ?? goodRingPageOrder(share),
     maxIndirectSegments: INDIRECT_SEGMENTS,
     // Pages are granted once and kept, and one page is never in two requests at once.
     isPersistent: true,
@@ -54,4 +54,9 @@ export function goodQueues({ coreCount, poolPagesMax }: DeviceShare): number {
   const byCores = Math.floor(coreCount / 2);
   const byPages = Math.floor(poolPagesMax / POOL_PAGES_MAX);
   return Math.max(1, Math.min(byCores, byPages, LANES_MAX));
+}
+
+/** Where pages are so few that a large ring could take the last ones, a small one does. */
+function goodRingPageOrder({ poolPagesMax }: DeviceShare): number {
+  return poolPagesMax > POOL_PAGES_MIN ? RING_PAGE_ORDER : 0;
 }

@@ -38,7 +38,9 @@ void t.test('who chooses is asked first', (t) => {
   t.match(transportWish(use, share), { queues: 7, ringPageOrder: 0, isPersistent: true });
   t.match(transportWish({ queues: undefined, ringPageOrder: undefined }, share), {
     queues: 1,
-    ringPageOrder: 2,
+    ringPageOrder: 0,
   });
+  const nobody = { queues: undefined, ringPageOrder: undefined };
+  t.match(transportWish(nobody, { poolPagesMax: 25, coreCount: 1 }), { ringPageOrder: 2 });
   t.end();
 });

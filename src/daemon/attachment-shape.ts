@@ -78,10 +78,15 @@ export interface ExportWish {
 /** What clients are told of the disk. */
 export function describeExport(attachment: Attachment, wish: ExportWish): ExportEntry {
   const { disk, backendPath, vbd } = attachment;
+  const isReadOnly = disk.isReadOnly || wish.isReadOnly;
+  const maxPayloadBytes = Math.min(PAYLOAD_BYTES_MAX, wish.requestBytesMax);
+  // One that no request may reach is no help to anybody.
+  const blockBytes = disk.physicalSectorSize <= maxPayloadBytes ? disk.physicalSectorSize : 0;
+  const isWrittenThrough = !isReadOnly && diskShape(attachment).flush === 'none';
   return {
     ...createExportInfo({
       sizeBytes: disk.sectors * RING_SECTOR_BYTES,
-      isReadOnly: disk.isReadOnly || wish.isReadOnly,
+      isReadOnly,
       // A backend without any flush writes through, so a flush is done before it is asked for.
       canFlush: true,
       canFua: true,
@@ -93,12 +98,14 @@ export function describeExport(attachment: Attachment, wish: ExportWish): Export
       // One ring set, and one flush, serve all connections.
       canMultiConn: true,
       minimumBlockBytes: 1,
-      preferredBlockBytes: Math.max(PREFERRED_BLOCK_BYTES_MIN, disk.physicalSectorSize),
-      maxPayloadBytes: Math.min(PAYLOAD_BYTES_MAX, wish.requestBytesMax),
+      preferredBlockBytes: Math.max(PREFERRED_BLOCK_BYTES_MIN, blockBytes),
+      maxPayloadBytes,
       maxRequestBytes: wish.requestBytesMax,
     }),
     name: wish.name,
-    description: `Xen vbd ${vbd.name} (${vbd.id}), backend ${backendPath}`,
+    description:
+      `Xen vbd ${vbd.name} (${vbd.id}), backend ${backendPath}` +
+      (isWrittenThrough ? ', which offers no flush: taken as written through' : ''),
     metaContextNames: LANE_CONTEXT_NAMES,
   };
 }

@@ -59,6 +59,7 @@ export async function startInProcess(
   t: Test,
   options: SimulatedHostOptions,
   use: Partial<VbdUse> = {},
+  requestBytesMax: number = DEFAULT_LIMITS.requestBytes,
 ): Promise<InProcess> {
   const host = await createSimulatedHost(options);
   const store = new XenStoreClient(await host.openXenStore());
@@ -92,7 +93,7 @@ export async function startInProcess(
       isSectorUnitTrusted: false,
       ...use,
     },
-    requestBytesMax: DEFAULT_LIMITS.requestBytes,
+    requestBytesMax,
     limits: {
       operationsPerConnection: DEFAULT_LIMITS.clientRequests,
       operations: DEFAULT_LIMITS.requests,

@@ -1,5 +1,5 @@
-// Goal: a daemon that is stopped refuses what comes later in the words of the protocol, answers what
-// it had accepted, and is not kept by clients that do not move. A second signal is the last.
+// Goal: a daemon that is stopped refuses what comes later in the words of the protocol, answers
+// what it had accepted, and is not kept by clients that do not move. A second signal is the last.
 import { join } from 'node:path';
 import t from 'tap';
 import { NO_FAULTS } from '../../src/sim/index.ts';

@@ -4,7 +4,14 @@
  * cannot be had is done without: a smaller pool means more waiting, never an error during I/O.
  */
 
-import { type GrantAccess, type GrantedPages, HostError, type XenHost } from '../host/index.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  type GrantAccess,
+  type GrantBudget,
+  type GrantedPages,
+  HostError,
+  type XenHost,
+} from '../host/index.ts';
 import { DaemonError } from './errors.ts';
 
 /** Pages of a lane for data in transit. More only spread the same load over more cache lines. */
@@ -111,20 +118,68 @@ export function revokeLanePages({ pool, zeroes, indirect }: LanePages): void {
   indirect?.revoke();
 }
 
-/** Grants as many pages as `lane` had, of which none is granted any more. */
-export function grantAgain(
+/** Who waits for pages that were granted before. */
+export interface Regrant {
+  /** Undefined for that of before. */
+  readonly access: GrantAccess | undefined;
+  /** Whether anybody waits still. */
+  readonly isWanted: () => boolean;
+  /** There are too few, and they are waited for: called once. */
+  readonly onWait: (budget: GrantBudget) => void;
+}
+
+const REGRANT_PAUSE_MS = 1_000;
+
+/**
+ * Gives back the pages of `lanes` and grants as many anew. Others may take some in between: lanes
+ * cannot do with fewer, since requests that were not answered are in them, so they are waited for.
+ *
+ * @throws DaemonError when nobody wants them any more.
+ */
+export async function grantAgain(
   host: XenHost,
   domid: number,
-  access: GrantAccess,
-  lane: LanePages,
-): LanePages {
-  const { pool, zeroes, indirect } = lane;
-  return {
-    access,
-    pool: host.grantPages(domid, pool.pageCount, 'read-write'),
-    zeroes: host.grantPages(domid, zeroes.pageCount, access),
-    indirect: indirect && host.grantPages(domid, indirect.pageCount, access),
+  lanes: readonly LanePages[],
+  { access, isWanted, onWait }: Regrant,
+): Promise<LanePages[]> {
+  for (const pages of lanes) revokeLanePages(pages);
+  for (let isFirst = true; isWanted(); isFirst = false) {
+    const granted = tryGrantAgain(host, domid, lanes, access);
+    if (granted !== undefined) return granted;
+    if (isFirst) onWait(host.grantBudget());
+    await delay(REGRANT_PAUSE_MS);
+  }
+  throw new DaemonError('the vbd was closed while it waited for pages');
+}
+
+/** All of them or, where the limit does not allow that, undefined. */
+function tryGrantAgain(
+  host: XenHost,
+  domid: number,
+  lanes: readonly LanePages[],
+  access: GrantAccess | undefined,
+): LanePages[] | undefined {
+  const regions: GrantedPages[] = [];
+  const grant = (pageCount: number, kind: GrantAccess): GrantedPages => {
+    const region = host.grantPages(domid, pageCount, kind);
+    regions.push(region);
+    return region;
   };
+  try {
+    return lanes.map((lane) => {
+      const kind = access ?? lane.access;
+      return {
+        access: kind,
+        pool: grant(lane.pool.pageCount, 'read-write'),
+        zeroes: grant(lane.zeroes.pageCount, kind),
+        indirect: lane.indirect && grant(lane.indirect.pageCount, kind),
+      };
+    });
+  } catch (error) {
+    for (const region of regions) region.revoke();
+    if (error instanceof HostError && error.code === 'LIMIT') return undefined;
+    throw error;
+  }
 }
 
 /** The largest region that can be had, from `wanted` pages downwards. */

@@ -290,7 +290,7 @@ export class VbdDevice {
 
   #reattached(attachment: Attachment): void {
     this.#inOrder(() => this.#resumeLanes(attachment)).catch((error: Error) => {
-      this.#options.events.failed(error);
+      if (this.#closed === undefined) this.#options.events.failed(error);
     });
   }
 
@@ -357,16 +357,16 @@ export class VbdDevice {
     // A backend that keeps pages mapped maps all of them for writing.
     const isAccessTooLow = isPersistent && this.#pages.some(({ access }) => access === 'read-only');
     if (!areGrantsLost && !isAccessTooLow) return false;
+    const { host, log, vbd } = this.#options;
     await this.#forEachLane((lane) => lane.evacuate());
-    for (const pages of this.#pages) revokeLanePages(pages);
-    this.#pages = this.#pages.map((pages) =>
-      grantAgain(
-        this.#options.host,
-        backendId,
-        isAccessTooLow ? 'read-write' : pages.access,
-        pages,
-      ),
-    );
+    this.#pages = await grantAgain(host, backendId, this.#pages.splice(0), {
+      access: isAccessTooLow ? 'read-write' : undefined,
+      isWanted: () => this.#closed === undefined,
+      onWait: ({ limitPages, source }) => {
+        const why = `${vbd.name} waits: others hold some of the ${limitPages} pages of ${source}`;
+        log.warn('limit-hit', { vbd: vbd.name, limit: 'pages', times: 1 }, why);
+      },
+    });
     return true;
   }
 

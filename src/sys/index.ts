@@ -1,3 +1,4 @@
+export { BusyPoll } from './busy-poll.ts';
 export { MonotonicClock } from './clock.ts';
 export { duplicateFd, endReading, exitNow } from './descriptor.ts';
 export {
@@ -25,7 +26,12 @@ export {
 } from './memory.ts';
 export { NetlinkSocket } from './netlink.ts';
 export { type ReadableWatch, watchReadable } from './readable-watcher.ts';
-export { currentProcessor, ProcessorBinding, scheduleInBatches } from './scheduling.ts';
+export {
+  currentProcessor,
+  ProcessorBinding,
+  scheduleInBatches,
+  yieldProcessor,
+} from './scheduling.ts';
 export { enlargeSendBuffer } from './send-buffer.ts';
 export { untakenBytesOf } from './socket-queue.ts';
 export { setThreadName } from './thread-name.ts';

@@ -73,6 +73,7 @@ export interface Libc {
   prctl: (option: number, arg2: number, arg3: number, arg4: number, arg5: number) => number;
   clockGettime: (clock: number, timespec: number) => number;
   schedGetcpu: () => number;
+  schedYield: () => number;
   schedGetaffinity: (tid: number, size: number, mask: number) => number;
   schedSetaffinity: (tid: number, size: number, mask: number) => number;
   schedSetscheduler: (tid: number, policy: number, parameter: number) => number;
@@ -126,6 +127,7 @@ export const libc: Libc = {
   prctl: declare('prctl', 'int', ['int', ADDRESS, 'ulong', 'ulong', 'ulong']),
   clockGettime: declare('clock_gettime', 'int', ['int', ADDRESS]),
   schedGetcpu: declare('sched_getcpu', 'int', []),
+  schedYield: declare('sched_yield', 'int', []),
   schedGetaffinity: declare('sched_getaffinity', 'int', ['int', 'size_t', ADDRESS]),
   schedSetaffinity: declare('sched_setaffinity', 'int', ['int', 'size_t', ADDRESS]),
   schedSetscheduler: declare('sched_setscheduler', 'int', ['int', 'int', ADDRESS]),

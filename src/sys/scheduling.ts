@@ -29,6 +29,11 @@ export function currentProcessor(): number {
   return libc.schedGetcpu();
 }
 
+/** Lets others run that wait for the processor of the calling thread; without any it goes on. */
+export function yieldProcessor(): void {
+  libc.schedYield();
+}
+
 /** Where the thread that makes one may run: wherever it was allowed to then, or one processor. */
 export class ProcessorBinding {
   readonly #allowed: Memory = allocateMemory(MASK_BYTES);

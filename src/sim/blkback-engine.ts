@@ -112,6 +112,11 @@ export class BlkbackEngine {
     return this.ring.publish();
   }
 
+  /** Whether there is something to take; also true for a ring that is about to be found broken. */
+  get hasRequests(): boolean {
+    return !this.isBroken && this.ring.pendingRequests() !== 0;
+  }
+
   /** The last look before sleeping; true when there is more to do. */
   finalCheck(): boolean {
     return !this.isBroken && this.ring.finalCheck();

@@ -7,7 +7,7 @@ import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { closeFd, createEventFd, signalEventFd } from '../sys/index.ts';
 import type { EngineStats } from './blkback-engine.ts';
 import type { RunnerFaults, StopMode } from './queue-runner.ts';
-import { RingSet } from './ring-set.ts';
+import { RingSet, type ServingThread } from './ring-set.ts';
 import type {
   AttachQueue,
   WorkerCommand,
@@ -87,7 +87,8 @@ export class BlkbackThread extends CommandedRings {
   #lastSequence = 0;
   #hasEnded = false;
 
-  constructor() {
+  /** @param busyPollUs how long it looks for requests before it sleeps, while that pays. */
+  constructor(busyPollUs: number) {
     super();
     this.#wakeFd = createEventFd();
     const { port1, port2 } = new MessageChannel();
@@ -96,6 +97,7 @@ export class BlkbackThread extends CommandedRings {
       port: port2,
       wakeFd: this.#wakeFd,
       threadName: BLKBACK_THREAD_NAME,
+      busyPollUs,
     };
     this.#worker = new Worker(workerUrl, {
       workerData: setup,
@@ -194,9 +196,9 @@ export class BlkbackThread extends CommandedRings {
 export class SteppedRings extends CommandedRings {
   readonly #rings: RingSet;
 
-  constructor(clockMs: () => number) {
+  constructor(clockMs: () => number, thread: ServingThread = {}) {
     super();
-    this.#rings = new RingSet(clockMs);
+    this.#rings = new RingSet(clockMs, thread);
     this.#rings.onBroken = (queueId) => this.onBroken?.(queueId);
   }
 

@@ -5,11 +5,17 @@
  */
 
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { drainEventFd, ProcessorBinding, scheduleInBatches, setThreadName } from '../sys/index.ts';
+import {
+  BusyPoll,
+  drainEventFd,
+  ProcessorBinding,
+  scheduleInBatches,
+  setThreadName,
+} from '../sys/index.ts';
 import { RingSet } from './ring-set.ts';
 import type { WorkerMessage, WorkerReport, WorkerSetup } from './worker-messages.ts';
 
-const { port, wakeFd, threadName } = workerData as WorkerSetup;
+const { port, wakeFd, threadName, busyPollUs } = workerData as WorkerSetup;
 let isRunning = true;
 
 function report(message: WorkerReport): void {
@@ -41,7 +47,10 @@ function takeMessages(rings: RingSet): void {
 
 setThreadName(threadName);
 scheduleInBatches();
-const rings = new RingSet(() => performance.now(), new ProcessorBinding());
+const rings = new RingSet(() => performance.now(), {
+  binding: new ProcessorBinding(),
+  busyPoll: new BusyPoll(busyPollUs),
+});
 rings.onBroken = (queueId) => report({ kind: 'broken', queueId });
 rings.wakeBy(wakeFd);
 while (isRunning) {

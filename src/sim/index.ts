@@ -22,6 +22,7 @@ export {
 } from './features.ts';
 export { DEFAULT_GRANT_LIMIT_PAGES } from './grants.ts';
 export { ALL_RING_LIES, type Hostility, RingLie } from './hostile-answers.ts';
+export type { ServingThread } from './ring-set.ts';
 export type { LeakReport, SimulatedControl, SimulatedDisk } from './sim-control.ts';
 export {
   createSimulatedHost,

@@ -83,21 +83,36 @@ export class QueueRunner {
    */
   run(nowMs: number): boolean {
     this.channel.consume();
-    if (this.stopMode !== undefined) return false;
     for (let round = 0; round < ROUNDS_PER_TURN; round++) {
-      // An event that came before this look at the ring is answered by the look. Dropping it here
-      // saves a wake-up; one that comes after this line stays, and unmask delivers it.
-      this.channel.discardPending?.();
-      if (this.isPlain) this.engine.run(PUBLISH_BYTES);
-      else this.hold(nowMs);
-      this.publish();
-      if (!this.engine.finalCheck()) {
-        if (this.engine.isBroken) this.reportBroken();
-        this.channel.unmask();
-        return false;
-      }
+      this.serve(nowMs);
+      if (!this.rest()) return false;
     }
     return true;
+  }
+
+  /** Whether requests are on the ring that were not taken. */
+  get hasRequests(): boolean {
+    return this.stopMode === undefined && this.engine.hasRequests;
+  }
+
+  /** Serves what is on the ring, up to one publication, and stays awake: see {@link rest}. */
+  serve(nowMs: number): void {
+    if (this.stopMode !== undefined) return;
+    // An event that came before this look at the ring is answered by the look. Dropping it here
+    // saves a wake-up; one that comes after this line stays, and unmask delivers it.
+    this.channel.discardPending?.();
+    if (this.isPlain) this.engine.run(PUBLISH_BYTES);
+    else this.hold(nowMs);
+    this.publish();
+  }
+
+  /** Asks to be woken for the next request. True when it is there already, and has to be served. */
+  rest(): boolean {
+    if (this.stopMode !== undefined) return false;
+    if (this.engine.finalCheck()) return true;
+    if (this.engine.isBroken) this.reportBroken();
+    this.channel.unmask();
+    return false;
   }
 
   /** Executes and answers the late requests whose time has come. */
@@ -141,7 +156,8 @@ export class QueueRunner {
     return this.held.length;
   }
 
-  private get isPlain(): boolean {
+  /** Whether it neither fails, nor lies, nor is late: then it does not look at the time. */
+  get isPlain(): boolean {
     const { delayMs, errorRate } = this.faults;
     return delayMs === 0 && errorRate === 0 && this.hostile === undefined && this.held.length === 0;
   }

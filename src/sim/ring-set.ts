@@ -4,7 +4,14 @@
  */
 
 import { BackRing, blkifLayout, createRingArea, GRANT_PAGE_BYTES } from '../blkif/index.ts';
-import { EPOLLIN, Epoll, viewMemory } from '../sys/index.ts';
+import {
+  type BusyPoll,
+  EPOLLIN,
+  Epoll,
+  MonotonicClock,
+  viewMemory,
+  yieldProcessor,
+} from '../sys/index.ts';
 import {
   BlkbackEngine,
   createEngineStats,
@@ -24,12 +31,24 @@ import type { AttachQueue, WorkerCommand } from './worker-messages.ts';
 
 const MAX_EVENTS = 64;
 const WAKE_TOKEN = 0xffff_ffff;
+/** Turns that find requests without a look at the events of others. */
+const TURNS_WITHOUT_EVENTS = 16;
 
 interface Queue {
   readonly runner: QueueRunner;
   readonly channel: SimulatedEventChannel;
+  /** It has not asked to be woken: its ring is looked at instead. */
+  isAwake: boolean;
   /** Set while the queue is being detached: whom to tell when nothing is left of it. */
   onDetached: (() => void) | undefined;
+}
+
+/** What a thread does for its rings that serves nothing else; none of it by default. */
+export interface ServingThread {
+  /** Moves it to the processor of a front end. */
+  readonly binding?: Binding;
+  /** Says when it looks for requests instead of sleeping. */
+  readonly busyPoll?: BusyPoll;
 }
 
 export class RingSet {
@@ -39,6 +58,8 @@ export class RingSet {
   readonly #clockMs: () => number;
   readonly #epoll = new Epoll(MAX_EVENTS);
   readonly #queues = new Map<number, Queue>();
+  /** The same, for loops that make no garbage. */
+  #queueList: readonly Queue[] = [];
   readonly #disks = new Map<number, EngineDisk & { sectors: number }>();
   /** Runners that stopped in the middle of their work. */
   readonly #unfinished = new Set<QueueRunner>();
@@ -46,13 +67,16 @@ export class RingSet {
   readonly #iovecs = new IovecList();
   /** Nothing is late and nothing is ending: there is only to wait for events. */
   #isCalm = true;
+  readonly #busyPoll: BusyPoll | undefined;
+  readonly #clock = new MonotonicClock();
+  #turnsWithoutEvents = 0;
   readonly #follower: FrontEndFollower | undefined;
   /** The only ring, whose front end is followed. */
   #followed: Queue | undefined;
 
-  /** @param binding moves the thread of the caller; without one it stays where it is. */
-  constructor(clockMs: () => number, binding?: Binding) {
+  constructor(clockMs: () => number, { binding, busyPoll }: ServingThread = {}) {
     this.#clockMs = clockMs;
+    this.#busyPoll = busyPoll;
     this.#follower = binding && new FrontEndFollower(binding, this.stats);
   }
 
@@ -66,17 +90,78 @@ export class RingSet {
    * Returns whether the descriptor of {@link wakeBy} is readable.
    */
   turn(maxWaitMs: number): boolean {
-    const count = this.#epoll.wait(this.#isCalm ? maxWaitMs : this.#waitMs(maxWaitMs));
-    const nowMs = this.#clockMs();
-    if (this.#followed !== undefined) this.#follower?.rung(this.#followed.channel.signalProcessor);
+    const count = this.#wait(maxWaitMs);
+    if (this.#followed !== undefined) this.#follow(this.#followed);
     let isWoken = false;
     for (let index = 0; index < count; index++) {
       const token = this.#epoll.tokenAt(index);
       if (token === WAKE_TOKEN) isWoken = true;
-      else this.#run(this.#queues.get(token)?.runner, nowMs);
+      else this.#run(this.#queues.get(token));
     }
-    if (!this.#isCalm) this.#runDue(nowMs);
+    this.#serveAwake();
+    if (!this.#isCalm) this.#runDue(this.#clockMs());
     return isWoken;
+  }
+
+  #follow({ channel }: Queue): void {
+    this.#follower?.rung(channel.signalProcessor, this.#busyPoll?.pays === true);
+  }
+
+  /** Waits, awake at first where that pays; returns how many events came. */
+  #wait(maxWaitMs: number): number {
+    const poll = this.#busyPoll;
+    if (poll === undefined || !this.#isCalm) {
+      const isMore = this.#restAll();
+      return this.#epoll.wait(isMore ? 0 : this.#isCalm ? maxWaitMs : this.#waitMs(maxWaitMs));
+    }
+    if (this.#hasRequests() && this.#turnsWithoutEvents < TURNS_WITHOUT_EVENTS) {
+      this.#turnsWithoutEvents += 1;
+      poll.found();
+      return 0;
+    }
+    this.#turnsWithoutEvents = 0;
+    const clock = this.#clock;
+    clock.read();
+    if (poll.begin(clock.us)) {
+      do {
+        const count = this.#epoll.wait(0);
+        if (count > 0 || this.#hasRequests()) {
+          poll.found();
+          return count;
+        }
+        yieldProcessor();
+        clock.read();
+      } while (poll.goesOn(clock.us));
+    }
+    if (this.#restAll()) return 0;
+    const count = this.#epoll.wait(maxWaitMs);
+    clock.read();
+    poll.woken(clock.us);
+    return count;
+  }
+
+  #hasRequests(): boolean {
+    for (const queue of this.#queueList) {
+      if (queue.isAwake && queue.runner.hasRequests) return true;
+    }
+    return false;
+  }
+
+  #serveAwake(): void {
+    for (const queue of this.#queueList) {
+      if (queue.isAwake && queue.runner.hasRequests) this.#serve(queue);
+    }
+  }
+
+  /** Every ring will wake us for its next request; true when one has it already. */
+  #restAll(): boolean {
+    let isMore = false;
+    for (const queue of this.#queueList) {
+      if (!queue.isAwake) continue;
+      queue.isAwake = queue.runner.rest();
+      if (queue.isAwake) isMore = true;
+    }
+    return isMore;
   }
 
   /** When {@link turn} has something to do without an event; Infinity for never. */
@@ -133,7 +218,8 @@ export class RingSet {
   }
 
   /** Front ends of several rings are on processors of their own: nobody is followed then. */
-  #chooseFollowed(): void {
+  #queuesChanged(): void {
+    this.#queueList = [...this.#queues.values()];
     const [first] = this.#queues.values();
     this.#followed = this.#queues.size === 1 ? first : undefined;
     this.#follower?.stop();
@@ -153,8 +239,25 @@ export class RingSet {
     return false;
   }
 
-  #run(runner: QueueRunner | undefined, nowMs: number): void {
-    if (runner === undefined) return;
+  /** A ring has an event. */
+  #run(queue: Queue | undefined): void {
+    if (queue === undefined) return;
+    const { runner } = queue;
+    if (this.#busyPoll !== undefined && this.#isCalm) {
+      runner.channel.consume();
+      queue.isAwake = true;
+      this.#serve(queue);
+    } else {
+      this.#finish(runner, this.#clockMs());
+    }
+  }
+
+  #serve({ runner }: Queue): void {
+    runner.serve(runner.isPlain ? 0 : this.#clockMs());
+    if (runner.nextDueMs !== Number.POSITIVE_INFINITY) this.#isCalm = false;
+  }
+
+  #finish(runner: QueueRunner, nowMs: number): void {
     if (runner.run(nowMs)) {
       this.#unfinished.add(runner);
       this.#isCalm = false;
@@ -166,7 +269,7 @@ export class RingSet {
 
   /** What is not caused by an event: work that was put off, late requests, queues that end. */
   #runDue(nowMs: number): void {
-    for (const runner of this.#unfinished) this.#run(runner, nowMs);
+    for (const runner of this.#unfinished) this.#finish(runner, nowMs);
     let isCalm = this.#unfinished.size === 0;
     for (const [queueId, queue] of this.#queues) {
       const { runner, onDetached } = queue;
@@ -174,7 +277,7 @@ export class RingSet {
       if (onDetached !== undefined && runner.isStopped) {
         runner.engine.releaseKept();
         this.#queues.delete(queueId);
-        this.#chooseFollowed();
+        this.#queuesChanged();
         onDetached();
       } else if (onDetached !== undefined || runner.nextDueMs !== Number.POSITIVE_INFINITY) {
         isCalm = false;
@@ -214,8 +317,8 @@ export class RingSet {
       );
     const runner = new QueueRunner(engine, channel, this.#faults, random, hostile);
     runner.onBroken = () => this.onBroken(queueId);
-    this.#queues.set(queueId, { runner, channel, onDetached: undefined });
-    this.#chooseFollowed();
+    this.#queues.set(queueId, { runner, channel, isAwake: false, onDetached: undefined });
+    this.#queuesChanged();
     this.#epoll.add(channel.fd, EPOLLIN, queueId);
   }
 }

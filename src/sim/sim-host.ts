@@ -45,6 +45,11 @@ export interface SimulatedHostOptions {
   readonly log?: ((line: string) => void) | undefined;
   /** Decides when xenstored does its next step. Default: soon. */
   readonly schedule?: Schedule | undefined;
+  /**
+   * How long the back end looks for requests before it sleeps, while that pays. Default 0: not at
+   * all.
+   */
+  readonly busyPollUs?: number | undefined;
   /** Serves the rings. Default: a worker thread. */
   readonly rings?: RingService | undefined;
   /** What the faults by the clock run on. Default: the system's. */
@@ -99,7 +104,7 @@ class Host implements SimulatedHost {
     this.#faults = faults;
     this.#grants = new GrantTable(options.grantLimitPages ?? DEFAULT_GRANT_LIMIT_PAGES);
     this.#xenstored = new Xenstored({ schedule: options.schedule });
-    this.#rings = options.rings ?? new BlkbackThread();
+    this.#rings = options.rings ?? new BlkbackThread(options.busyPollUs ?? 0);
     this.#rings.onBroken = (queueId) => {
       log(`blkback: ring ${queueId}: frontend provided bogus ring requests; halting ring`);
     };

@@ -68,6 +68,8 @@ export interface WorkerSetup {
   /** Signalled after each message. */
   readonly wakeFd: number;
   readonly threadName: string;
+  /** How long it looks for requests before it sleeps, while that pays. */
+  readonly busyPollUs: number;
 }
 
 /** What a worker is sent: a command, the wish for its counts, or that it end. */

@@ -23,15 +23,16 @@ class RecordedBinding {
 function setUp() {
   const binding = new RecordedBinding();
   const stats = createEngineStats();
+  const thread = { isAwake: false };
   const follower = new FrontEndFollower(binding, stats);
-  const serve = (processor: number, bytesEach: number, turns = TURNS): void => {
+  const serve = (processor: number, bytesEach: number, turns = TURNS, each = 1): void => {
     for (let turn = 0; turn < turns; turn++) {
-      stats.requests += 1;
-      stats.readBytes += bytesEach;
-      follower.rung(processor);
+      stats.requests += each;
+      stats.readBytes += each * bytesEach;
+      follower.rung(processor, thread.isAwake);
     }
   };
-  return { binding, follower, serve };
+  return { binding, follower, serve, thread };
 }
 
 void t.test('it follows small requests, and each move of the front end once', async (t) => {
@@ -68,3 +69,17 @@ void t.test('a processor that it may not use is tried once in a while', async (t
   serve(1, 4096, 2 * TURNS);
   t.ok(binding.calls.length <= 2, `${binding.calls.length} tries`);
 });
+
+void t.test(
+  'one that is awake follows requests that come together, and no single ones',
+  async (t) => {
+    const { binding, serve, thread } = setUp();
+    thread.isAwake = true;
+    serve(1, 4096);
+    t.same(binding.calls, []);
+    serve(1, 4096, TURNS, 2);
+    t.same(binding.calls, [1]);
+    serve(1, 4096);
+    t.same(binding.calls, [1, 'release']);
+  },
+);

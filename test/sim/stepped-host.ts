@@ -2,6 +2,7 @@
 
 import {
   createSimulatedHost,
+  type ServingThread,
   type SimulatedHost,
   type SimulatedHostOptions,
   SteppedRings,
@@ -20,9 +21,12 @@ export class Stepped {
     this.#clock = clock;
   }
 
-  static async start(options: Partial<SimulatedHostOptions>): Promise<Stepped> {
+  static async start(
+    options: Partial<SimulatedHostOptions>,
+    thread: ServingThread = {},
+  ): Promise<Stepped> {
     const clock = { nowMs: 1000 };
-    const rings = new SteppedRings(() => clock.nowMs);
+    const rings = new SteppedRings(() => clock.nowMs, thread);
     const disks = [{ vbd: 'xvda', sizeBytes: 1 << 20 }];
     return new Stepped(await createSimulatedHost({ disks, ...options, rings }), rings, clock);
   }

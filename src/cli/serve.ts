@@ -40,6 +40,7 @@ interface Flags {
   readonly sectorUnit?: string;
   readonly queues?: number;
   readonly ringPageOrder?: number;
+  readonly busyPoll: number;
   readonly tls?: TlsOptions['mode'];
   readonly tlsCert?: string;
   readonly tlsKey?: string;
@@ -62,6 +63,8 @@ interface Flags {
 }
 
 const DAY_SECONDS = 86_400;
+/** Longer than a small request takes, shorter than anyone would miss. */
+const DEFAULT_BUSY_POLL_US = 100;
 
 export function serveCommand(): Command {
   const command = new Command('serve')
@@ -137,6 +140,13 @@ function addDiskOptions(command: Command): void {
         'a ring has 2^N pages at most',
         wholeNumber('--ring-page-order', 0, 4),
       ),
+    )
+    .addOption(
+      option(
+        '--busy-poll <us>',
+        'microseconds to look for more work before sleeping, while that pays; 0 for never',
+        wholeNumber('--busy-poll', 0, 10_000),
+      ).default(DEFAULT_BUSY_POLL_US),
     );
 }
 
@@ -262,6 +272,7 @@ async function run(vbds: string[], flags: Flags): Promise<void> {
       queues: flags.queues,
       ringPageOrder: flags.ringPageOrder,
       reconnectTimeoutMs: flags.reconnectTimeout,
+      busyPollUs: flags.busyPoll,
       isReturnAwaited: flags.waitForReturn === true,
       isSectorUnitTrusted: flags.sectorUnit !== undefined,
     },

@@ -16,6 +16,8 @@ export interface VbdUse {
   readonly ringPageOrder: number | undefined;
   /** How long clients wait for a lost backend; Infinity for ever. */
   readonly reconnectTimeoutMs: number;
+  /** How long a lane with nothing to do looks for work before it sleeps, while that pays. */
+  readonly busyPollUs: number;
   /** Whether clients also wait when the vbd is unplugged. */
   readonly isReturnAwaited: boolean;
   /** Whether the operator vouches for the unit of sector numbers. */

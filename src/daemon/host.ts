@@ -17,11 +17,15 @@ export type HostChoice = Pick<
 >;
 
 /**
- * Opens the host.
+ * Opens the host. `busyPollUs` is how long a simulated backend looks for requests before it sleeps.
  *
  * @throws DaemonError, UsageError, HostError
  */
-export async function openHost(options: HostChoice, log: Pick<Logger, 'debug'>): Promise<XenHost> {
+export async function openHost(
+  options: HostChoice,
+  log: Pick<Logger, 'debug'>,
+  busyPollUs: number = 0,
+): Promise<XenHost> {
   const { simulate, simulateFeatures, simulateFaults, vbds } = options;
   if (simulate === undefined) return createLinuxHost();
   if (simulate.kind === 'file') checkDiskFile(simulate.path);
@@ -32,6 +36,7 @@ export async function openHost(options: HostChoice, log: Pick<Logger, 'debug'>):
     // One that is named twice is plugged in once, and refused later as any vbd is.
     disks: [...new Set(names)].map((vbd) => ({ vbd, ...source })),
     log: (line) => log.debug('simulated', {}, line),
+    busyPollUs,
     ...(simulateFeatures && { features: parseSimulatedFeatures(simulateFeatures) }),
     ...(simulateFaults && { faults: parseSimulatedFaults(simulateFaults) }),
   });

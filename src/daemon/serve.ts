@@ -115,7 +115,8 @@ class Daemon {
       // What can fail without touching a vbd comes first.
       await this.#doors.open();
       this.#monitoring = await this.#openMonitoring();
-      this.#host = await openHost(this.#options, this.#log);
+      const { busyPollUs } = this.#options.use;
+      this.#host = await openHost(this.#options, this.#log, busyPollUs);
       this.#store = new XenStoreClient(await this.#host.openXenStore());
       this.#vbds = await this.#attach(this.#host, this.#store);
       this.#tellMemory(this.#vbds, isIoFlusher);

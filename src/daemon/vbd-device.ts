@@ -217,6 +217,7 @@ export class VbdDevice {
             zeroPool: memoryOf(pages.zeroes),
             indirectPool: pages.indirect && memoryOf(pages.indirect),
             limits,
+            busyPollUs: this.#options.use.busyPollUs,
             ranges,
             contexts,
             trace: traceLane?.(vbd.name),

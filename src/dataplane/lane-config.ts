@@ -75,6 +75,8 @@ export interface LaneConfig {
   /** Pages for the segment lists of indirect requests; none when there are no such requests. */
   readonly indirectPool: GrantedMemory | undefined;
   readonly limits: LaneLimits;
+  /** How long the lane looks for work before it sleeps, while that pays; 0 for never. */
+  readonly busyPollUs: number;
   /** The table of writes in progress that the lanes of the disk share. */
   readonly ranges: SharedRanges;
   /** What is known of the disk for BLOCK_STATUS, which they share as well. */

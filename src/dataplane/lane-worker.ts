@@ -11,6 +11,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import type { EventChannel, EventChannelModule } from '../host/index.ts';
 import {
   allocateMemory,
+  BusyPoll,
   drainEventFd,
   EPOLLERR,
   EPOLLHUP,
@@ -23,6 +24,7 @@ import {
   MonotonicClock,
   scheduleInBatches,
   setThreadName,
+  yieldProcessor,
 } from '../sys/index.ts';
 import type { CloseReason } from './close-reason.ts';
 import { ConnectionList } from './connection-list.ts';
@@ -97,6 +99,7 @@ class Lane implements LaneCore {
   /** Lanes that share our ring. */
   #guests: GuestRings | undefined;
   readonly #clock = new MonotonicClock();
+  readonly #busyPoll: BusyPoll;
   #isStopping = false;
   #isBroken = false;
   #isMasked = false;
@@ -110,6 +113,7 @@ class Lane implements LaneCore {
 
   constructor(config: LaneConfig, channels: EventChannelModule) {
     this.#config = config;
+    this.#busyPoll = new BusyPoll(config.busyPollUs);
     this.#channels = channels;
     this.#channel = channels.openEventChannel(config.ring.eventChannel);
     this.limits = config.limits;
@@ -158,10 +162,8 @@ class Lane implements LaneCore {
   }
 
   #turn(): void {
-    const timeoutMs = this.#timeoutMs();
-    const count = this.#epoll.wait(timeoutMs);
+    const count = this.#wait();
     const { values } = this.counters;
-    this.#clock.read();
     this.nowUs = this.#clock.us;
     this.#clock.storeMs(values, Counter.CLOCK_MS_NOW);
     if (this.#isCramped()) this.#makeRoom(values[Counter.CLOCK_MS_NOW]);
@@ -190,6 +192,33 @@ class Lane implements LaneCore {
     values[Counter.JOINED_REQUESTS] = this.#ring.joinedCount;
     values[Counter.SLOTS_USED_NOW] = this.#ring.slotsUsed;
     values[Counter.PAGES_USED_NOW] = this.pool.pageCount - this.pool.freeCount;
+  }
+
+  /** Waits for something to do, awake at first where that pays; returns how many events came. */
+  #wait(): number {
+    const clock = this.#clock;
+    clock.read();
+    if (this.#busyPoll.begin(clock.us) && this.#mayPoll) {
+      do {
+        const count = this.#epoll.wait(0);
+        if (count > 0 || (!this.#isBroken && this.#ring.pending() !== 0)) {
+          this.#busyPoll.found();
+          clock.read();
+          return count;
+        }
+        yieldProcessor();
+        clock.read();
+      } while (this.#busyPoll.goesOn(clock.us));
+    }
+    const count = this.#epoll.wait(this.#timeoutMs());
+    clock.read();
+    this.#busyPoll.woken(clock.us);
+    return count;
+  }
+
+  /** Whether all that could come now can be seen while looking, and nothing is left to do. */
+  get #mayPoll(): boolean {
+    return this.#awake.count === 0 && this.#dirty.count === 0 && this.#guests === undefined;
   }
 
   #timeoutMs(): number {

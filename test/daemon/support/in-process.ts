@@ -91,6 +91,7 @@ export async function startInProcess(
       reconnectTimeoutMs: Number.POSITIVE_INFINITY,
       isReturnAwaited: false,
       isSectorUnitTrusted: false,
+      busyPollUs: 0,
       ...use,
     },
     requestBytesMax,

@@ -13,6 +13,8 @@ const TIB = 2 ** 40;
 const SPREAD_MAX = 0.15;
 /** Requests in flight, however many connections share them. */
 const IN_FLIGHT = 64;
+/** The same of each connection, however many there are. */
+const IN_FLIGHT_EACH = 16;
 
 const CONNECTIONS = [1, 4, 16, 64];
 const SIZES: readonly { readonly name: string; readonly bytes: number }[] = [
@@ -34,13 +36,13 @@ export interface FlatnessTable {
   readonly spread: number;
 }
 
-function row(connectionCount: number): FioRow {
+function row(connectionCount: number, queueDepth = IN_FLIGHT / connectionCount): FioRow {
   return {
     kind: 'fio',
     name: '',
     mode: 'randread',
     blockBytes: 4096,
-    queueDepth: IN_FLIGHT / connectionCount,
+    queueDepth,
     connectionCount,
   };
 }
@@ -67,11 +69,20 @@ export async function measureFlatness(
     const [first] = servers;
     if (first === undefined) return [];
     const byConnections = CONNECTIONS.map((count) => ({ count, costs: [] as number[] }));
+    const byClients = CONNECTIONS.map((count) => ({ count, costs: [] as number[] }));
     const bySize = servers.map(({ name, server }) => ({ name, server, costs: [] as number[] }));
     // The first repetition is not counted: code is compiled and pages are met for the first time.
     for (let repetition = 0; repetition <= repetitions; repetition++) {
       for (const { count, costs } of byConnections) {
         const { cpuUsPerRequest } = await measure(first.server, row(count), settings);
+        if (repetition > 0) costs.push(cpuUsPerRequest);
+      }
+      for (const { count, costs } of byClients) {
+        const { cpuUsPerRequest } = await measure(
+          first.server,
+          row(count, IN_FLIGHT_EACH),
+          settings,
+        );
         if (repetition > 0) costs.push(cpuUsPerRequest);
       }
       for (const { server, costs } of bySize) {
@@ -88,6 +99,10 @@ export async function measureFlatness(
       tableOf(
         `${IN_FLIGHT} requests in flight on N connections`,
         byConnections.map(({ count, costs }) => point(`${count}`, costs)),
+      ),
+      tableOf(
+        `${IN_FLIGHT_EACH} requests in flight on each of N connections`,
+        byClients.map(({ count, costs }) => point(`${count}`, costs)),
       ),
       tableOf(
         `${IN_FLIGHT} requests in flight on 4 connections, sparse disks`,

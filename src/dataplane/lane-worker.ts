@@ -49,6 +49,7 @@ import { isPrivateChannel, openPrivateChannel } from './private-channel.ts';
 import { ReceiveBuffers } from './receive-buffers.ts';
 import { HEADER_SLOT_BYTES } from './reply-header.ts';
 import { RingRequests } from './ring-requests.ts';
+import { SpuriousEvents } from './spurious-events.ts';
 import { StatusReplies } from './status-reply.ts';
 import { TraceRing } from './trace-ring.ts';
 import { WaitingClients } from './waiting-clients.ts';
@@ -103,6 +104,9 @@ class Lane implements LaneCore {
   #isStopping = false;
   #isBroken = false;
   #isMasked = false;
+  readonly #spurious = new SpuriousEvents();
+  /** The channel stays masked until then. */
+  #unmaskAtMs = 0;
   #isSuspended = false;
   /** Somebody waits for the word `quiet`. */
   #isHeld = false;
@@ -169,8 +173,9 @@ class Lane implements LaneCore {
     if (this.#isCramped()) this.#makeRoom(values[Counter.CLOCK_MS_NOW]);
     if (this.#isShort()) this.#checkProgress(values[Counter.CLOCK_MS_NOW]);
     this.counters.add(Counter.TURNS, 1);
-    this.#takeRingEvent(count);
-    this.#collect();
+    const hasRingEvent = this.#takeRingEvent(count);
+    const responses = this.#collect();
+    if (hasRingEvent) this.#noteEvent(responses);
     for (let i = 0; i < count; i++) this.#handle(this.#epoll.tokenAt(i), this.#epoll.eventsAt(i));
     this.#resumeAwake();
     // Whatever of the above gave back pages or slots, somebody may be waiting for them.
@@ -225,6 +230,7 @@ class Lane implements LaneCore {
     if (!this.#mayBlock()) return 0;
     if (this.engine.mustLookAgain) return LOOK_AGAIN_MS;
     if (this.#isCramped()) return MAKE_ROOM_MS;
+    if (this.#isMasked && !this.#isBroken) return this.#spurious.delayMs;
     return this.#isShort() ? CHECK_PROGRESS_MS : -1;
   }
 
@@ -242,7 +248,7 @@ class Lane implements LaneCore {
     if (this.#guests?.finalCheck() === true) return false;
     // Only now may the backend wake us again. An event that came while the channel was masked was
     // for a response that finalCheck has just looked for, or it is pending and wakes us at once.
-    if (this.#isMasked) {
+    if (this.#isMasked && this.counters.get(Counter.CLOCK_MS_NOW) >= this.#unmaskAtMs) {
       this.#isMasked = false;
       this.#channel.unmask();
     }
@@ -270,24 +276,33 @@ class Lane implements LaneCore {
     for (const connection of this.#connections) connection?.checkProgress(nowMs);
   }
 
-  #takeRingEvent(count: number): void {
-    if (this.#isSuspended) return;
+  /** Returns whether there was one. */
+  #takeRingEvent(count: number): boolean {
+    if (this.#isSuspended) return false;
     for (let i = 0; i < count; i++) {
-      if (this.#epoll.tokenAt(i) !== TOKEN_RING) continue;
-      if (this.#channel.consume()) {
-        this.#isMasked = true;
-        this.counters.add(Counter.RING_EVENTS, 1);
-      }
+      if (this.#epoll.tokenAt(i) !== TOKEN_RING || !this.#channel.consume()) continue;
+      this.#isMasked = true;
+      this.counters.add(Counter.RING_EVENTS, 1);
+      return true;
     }
+    return false;
   }
 
-  #collect(): void {
-    if (this.#isBroken) return;
-    if (this.engine.collect() < 0) {
+  #noteEvent(responses: number): void {
+    this.#spurious.came(responses);
+    this.#unmaskAtMs = this.counters.get(Counter.CLOCK_MS_NOW) + this.#spurious.delayMs;
+  }
+
+  /** Returns how many responses there were. */
+  #collect(): number {
+    if (this.#isBroken) return 0;
+    const count = this.engine.collect();
+    if (count < 0) {
       this.#breakDown(this.#ring.fault ?? 'it broke the ring protocol');
-      return;
+      return 0;
     }
     this.engine.pump();
+    return count;
   }
 
   #breakDown(fault: string): void {

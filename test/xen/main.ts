@@ -12,7 +12,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { machines } from './dom0/scenarios/index.ts';
+import { type Machine, machines } from './dom0/machines/index.ts';
 import { buildBenchmarkLayer } from './lab/benchmark-layer.ts';
 import { buildDebianDisk } from './lab/debian-root.ts';
 import { buildImage, type Image } from './lab/image.ts';
@@ -138,10 +138,10 @@ const only = options.only ?? [];
 const ON_REQUEST: ReadonlySet<string> = new Set(['benchmark', 'debian']);
 
 /** Whether one of the machine's scenarios was asked for. */
-function isWanted(machine: string): boolean {
+async function isWanted(machine: string, load: () => Promise<Machine>): Promise<boolean> {
   if (only.length === 0) return !ON_REQUEST.has(machine);
-  const names = (machines[machine] ?? []).map(({ name }) => name);
-  return names.some((name) => only.some((word) => name.includes(word)));
+  const { scenarios } = await load();
+  return scenarios.some(({ name }) => only.some((word) => name.includes(word)));
 }
 
 /** Boots one machine and runs its scenarios. */
@@ -201,7 +201,10 @@ try {
     await runShell(image, options.shell);
     process.exit(0);
   }
-  const wanted = Object.keys(machines).filter(isWanted);
+  const wanted: string[] = [];
+  for (const [machine, load] of Object.entries(machines)) {
+    if (await isWanted(machine, load)) wanted.push(machine);
+  }
   if (wanted.length === 0) throw new LabError('no scenario has such a name');
   const atOnce = Number(options.machines);
   print(

@@ -4,8 +4,8 @@
  */
 import { existsSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { formatReportEvent, type ReportEvent } from '../report.ts';
+import { machines } from './machines/index.ts';
 import type { Lab, Scenario } from './scenario.ts';
-import { machines } from './scenarios/index.ts';
 
 const DEFAULT_TIMEOUT_MS = 600_000;
 
@@ -16,8 +16,9 @@ function report(event: ReportEvent): void {
 }
 
 /** Scenario names must contain one of the lines of this file, when it exists. */
-function chosenScenarios(): readonly Scenario[] {
-  const scenarios = machines[readFileSync('/lab-machine', 'utf8')] ?? [];
+async function chosenScenarios(): Promise<readonly Scenario[]> {
+  const load = machines[readFileSync('/lab-machine', 'utf8')];
+  const scenarios = (await load?.())?.scenarios ?? [];
   const file = '/lab-only';
   if (!existsSync(file)) return scenarios;
   const words = readFileSync(file, 'utf8').split('\n').filter(Boolean);
@@ -84,7 +85,7 @@ function describe(error: unknown): string {
   return `${lines.join('\n')}${cause}`;
 }
 
-const chosen = chosenScenarios();
+const chosen = await chosenScenarios();
 report({ event: 'plan', names: chosen.map(({ name }) => name) });
 let passed = 0;
 for (const scenario of chosen) {

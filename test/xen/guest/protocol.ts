@@ -50,6 +50,11 @@ export interface AgentCommands {
 
 export type AgentCommand = keyof AgentCommands;
 
+/** What does each of these commands. */
+export type AgentHandlers<Command extends AgentCommand = AgentCommand> = {
+  [Name in Command]: (args: AgentCommands[Name]['args']) => Promise<AgentCommands[Name]['result']>;
+};
+
 export interface AgentRequest {
   id: number;
   command: AgentCommand;

@@ -5,17 +5,6 @@
 
 import { Command, CommanderError } from 'commander';
 import { DaemonError, packageVersion, UsageError } from '../daemon/index.ts';
-import { completionCommand } from './completion.ts';
-import { doctorCommand } from './doctor.ts';
-import { infoCommand } from './info.ts';
-import { installUnitsCommand } from './install-units.ts';
-import { listCommand } from './list.ts';
-import { manPageCommand } from './man-page.ts';
-import { nbdDeviceCommand } from './nbd-device.ts';
-import { serveCommand } from './serve.ts';
-import { takeOverCommand } from './take-over.ts';
-import { topCommand } from './top.ts';
-import { traceCommand } from './trace.ts';
 
 export const EXIT_OK = 0;
 export const EXIT_FAILED = 1;
@@ -23,7 +12,7 @@ export const EXIT_USAGE = 2;
 
 /** Runs one command; resolves to the exit code. */
 export async function main(args: readonly string[]): Promise<number> {
-  const program = createProgram();
+  const program = await createProgram(args[0]);
   try {
     await program.parseAsync([...args], { from: 'user' });
     return EXIT_OK;
@@ -32,23 +21,42 @@ export async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-/** The whole command line. */
-export function createProgram(): Command {
+/** Makes a command. Those that print what others take are given the whole command line. */
+type MakeCommand = (program: Command) => Command;
+
+/** By name, in the order of the help. */
+const commands: Readonly<Record<string, () => Promise<MakeCommand>>> = {
+  serve: async () => (await import('./serve.ts')).serveCommand,
+  list: async () => (await import('./list.ts')).listCommand,
+  info: async () => (await import('./info.ts')).infoCommand,
+  doctor: async () => (await import('./doctor.ts')).doctorCommand,
+  top: async () => (await import('./top.ts')).topCommand,
+  trace: async () => (await import('./trace.ts')).traceCommand,
+  'nbd-device': async () => (await import('./nbd-device.ts')).nbdDeviceCommand,
+  'take-over': async () => (await import('./take-over.ts')).takeOverCommand,
+  'install-units': async () => (await import('./install-units.ts')).installUnitsCommand,
+  completion: async () => (await import('./completion.ts')).completionCommand,
+  'man-page': async () => (await import('./man-page.ts')).manPageCommand,
+};
+
+const LOOK_AT_ALL: ReadonlySet<string> = new Set(['completion', 'man-page']);
+
+/**
+ * The command line, with the command `first` if there is such a one, and all of them otherwise.
+ * What the others need is not loaded, which is most of the time that a command takes to start.
+ */
+export async function createProgram(first = ''): Promise<Command> {
   const program = new Command('xenblk-nbd')
     .description('Serve a Xen virtual block device (vbd) over NBD from userspace.')
     .version(packageVersion())
     .exitOverride()
-    .configureOutput({ outputError: () => undefined })
-    .addCommand(serveCommand())
-    .addCommand(listCommand())
-    .addCommand(infoCommand())
-    .addCommand(doctorCommand())
-    .addCommand(topCommand())
-    .addCommand(traceCommand())
-    .addCommand(nbdDeviceCommand())
-    .addCommand(takeOverCommand())
-    .addCommand(installUnitsCommand());
-  program.addCommand(completionCommand(program)).addCommand(manPageCommand(program));
+    .configureOutput({ outputError: () => undefined });
+  const isEnough = Object.hasOwn(commands, first) && !LOOK_AT_ALL.has(first);
+  for (const [name, load] of Object.entries(commands)) {
+    if (isEnough && name !== first) continue;
+    const make = await load();
+    program.addCommand(make(program));
+  }
   for (const command of program.commands) {
     command.exitOverride().configureOutput({ outputError: () => undefined });
   }

@@ -4,15 +4,11 @@ import { XenStoreError } from 'xenstore-client';
 import { DeviceNameError } from '../blkif/index.ts';
 import { FrontendError } from '../frontend/index.ts';
 import { HostError } from '../host/index.ts';
-import { SimulationOptionError } from '../sim/index.ts';
 import { SysError } from '../sys/index.ts';
-import { DaemonError, UsageError } from './errors.ts';
+import { DaemonError } from './errors.ts';
 
 /** Errors whose sentence says all that people need become ours; others are returned. */
 export function forPeople(error: unknown): unknown {
-  if (error instanceof SimulationOptionError) {
-    return new UsageError(error.message, { cause: error });
-  }
   const isSpoken =
     error instanceof HostError ||
     error instanceof FrontendError ||

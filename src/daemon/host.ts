@@ -2,7 +2,6 @@
 
 import { formatDeviceNumber, parseDeviceNumber } from '../blkif/index.ts';
 import type { XenHost } from '../host/index.ts';
-import { createSimulatedHost, parseSimulatedFaults, parseSimulatedFeatures } from '../sim/index.ts';
 import { createLinuxHost } from '../xen/index.ts';
 import { UsageError } from './errors.ts';
 import type { Logger } from './log.ts';
@@ -32,14 +31,21 @@ export async function openHost(
   const names = vbds.length === 0 ? [SIMULATED_VBD] : vbds.map(simulatedVbd);
   const source =
     simulate.kind === 'file' ? { file: simulate.path } : { sizeBytes: simulate.sizeBytes };
-  return await createSimulatedHost({
-    // One that is named twice is plugged in once, and refused later as any vbd is.
-    disks: [...new Set(names)].map((vbd) => ({ vbd, ...source })),
-    log: (line) => log.debug('simulated', {}, line),
-    busyPollUs,
-    ...(simulateFeatures && { features: parseSimulatedFeatures(simulateFeatures) }),
-    ...(simulateFaults && { faults: parseSimulatedFaults(simulateFaults) }),
-  });
+  // A real guest has no use for it.
+  const sim = await import('../sim/index.ts');
+  try {
+    return await sim.createSimulatedHost({
+      // One that is named twice is plugged in once, and refused later as any vbd is.
+      disks: [...new Set(names)].map((vbd) => ({ vbd, ...source })),
+      log: (line) => log.debug('simulated', {}, line),
+      busyPollUs,
+      ...(simulateFeatures && { features: sim.parseSimulatedFeatures(simulateFeatures) }),
+      ...(simulateFaults && { faults: sim.parseSimulatedFaults(simulateFaults) }),
+    });
+  } catch (error) {
+    if (!(error instanceof sim.SimulationOptionError)) throw error;
+    throw new UsageError(error.message, { cause: error });
+  }
 }
 
 /** The name of a simulated vbd: what the command line asks for, so that it is found. */

@@ -1,3 +1,5 @@
+import type { ServeOptions } from './serve-options.ts';
+
 export {
   formatAddress,
   type ListenAddress,
@@ -15,7 +17,6 @@ export { type HostChoice, openHost } from './host.ts';
 export { createLogger, LOG_LEVELS, type Logger, type LogLevel } from './log.ts';
 export { packageVersion } from './package-version.ts';
 export { type PageNeed, pageNeed } from './page-budget.ts';
-export { serve } from './serve.ts';
 export {
   type ClientLimits,
   DEFAULT_LIMITS,
@@ -35,3 +36,14 @@ export {
   parseUnixOwner,
   type UnixAccess,
 } from './unix-access.ts';
+
+/**
+ * Runs the daemon until it is told to stop. Loaded when it is called: commands that serve nothing
+ * start without it.
+ *
+ * @throws DaemonError or UsageError for what people can mend; anything else is a fault of ours.
+ */
+export async function serve(options: ServeOptions): Promise<void> {
+  const daemon = await import('./serve.ts');
+  await daemon.serve(options);
+}

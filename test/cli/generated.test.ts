@@ -10,7 +10,7 @@ import { makeFolder } from '../daemon/support/simulated.ts';
 import { runXenblkNbd } from '../support/daemon.ts';
 import { findProgram, runProgram } from '../support/program.ts';
 
-const PROGRAM = createProgram();
+const PROGRAM = await createProgram();
 const COMMANDS = PROGRAM.commands.map((command) => command.name());
 const OPTIONS = PROGRAM.commands.flatMap((command) =>
   command.options.map(({ long }) => [command.name(), long ?? ''] as const),

@@ -124,6 +124,7 @@ async function runShell(image: Image, script: string): Promise<void> {
     mode: 'shell',
     memoryMib: MEMORY_MIB['guest'] ?? LOOPBACK_MIB,
     withProject: true,
+    extraLayers: [image.guestKernelLayer],
     files: { '/lab-shell': readFileSync(script, 'utf8') },
     timeoutMs: Number(options.timeout) * 1000,
     isLastReport,
@@ -144,6 +145,12 @@ async function isWanted(machine: string, load: () => Promise<Machine>): Promise<
   return scenarios.some(({ name }) => only.some((word) => name.includes(word)));
 }
 
+/** What a machine has beside the layers that all have. */
+function extraLayers(image: Image, machine: string): string[] {
+  if (machine === 'benchmark') return [buildBenchmarkLayer(image)];
+  return machine === 'guest' || machine === 'debian' ? [image.guestKernelLayer] : [];
+}
+
 /** Boots one machine and runs its scenarios. */
 async function runMachine(image: Image, machine: string): Promise<Sums> {
   const disks = machine === 'debian' ? [buildDebianDisk(unpackPackages(print), print)] : [];
@@ -154,10 +161,8 @@ async function runMachine(image: Image, machine: string): Promise<Sums> {
     memoryMib: MEMORY_MIB[machine] ?? LOOPBACK_MIB,
     withProject: true,
     disks,
-    ...(machine === 'benchmark' && {
-      extraLayers: [buildBenchmarkLayer(image)],
-      isTimedByInstructions: true,
-    }),
+    extraLayers: extraLayers(image, machine),
+    isTimedByInstructions: machine === 'benchmark',
     files: { '/lab-machine': machine, ...(only.length > 0 && { '/lab-only': only.join('\n') }) },
     timeoutMs: Number(options.timeout) * 1000,
     isLastReport,

@@ -74,7 +74,7 @@ export class GuestDomain {
       [
         `name = "${this.name}"`,
         'type = "pv"',
-        'kernel = "/boot/vmlinuz"',
+        'kernel = "/boot/vmlinux"',
         `ramdisk = "${ramdisk}"`,
         'extra = "console=hvc0 rdinit=/init lab.role=guest mitigations=off loglevel=5"',
         `memory = ${memoryMib}`,
@@ -87,9 +87,11 @@ export class GuestDomain {
     this.#lastRequestId = 0;
     const startMs = Date.now();
     await xl('create', config);
+    const createdMs = Date.now() - startMs;
     await this.#waitForAgent(lab);
-    const tookMs = Date.now() - startMs;
-    lab.step(`guest ${this.name}: domain ${await this.domid()}, up after ${tookMs} ms`);
+    const upMs = Date.now() - startMs;
+    const domid = await this.domid();
+    lab.step(`guest ${this.name}: domain ${domid}, made in ${createdMs} ms, up after ${upMs} ms`);
   }
 
   /** Ends the domain at once, or clears away one that has shut down. */

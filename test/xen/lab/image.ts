@@ -20,6 +20,7 @@ import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { CpioArchive } from './cpio.ts';
+import { unpackKernel } from './kernel-image.ts';
 import { collectModules, formatModulesDep } from './kernel-modules.ts';
 import { type UnpackedPackages, unpackPackages } from './packages.ts';
 import { dom0SourceFolder, labFolder, projectInDom0, repositoryRoot } from './paths.ts';
@@ -32,6 +33,8 @@ export interface Image {
   readonly kernel: string;
   readonly kernelRelease: string;
   readonly toolsLayer: string;
+  /** The kernel once more, for guests of dom0's. */
+  readonly guestKernelLayer: string;
   readonly nodeLayer: string;
   readonly projectLayer: string;
   /** Where the Debian packages are unpacked. */
@@ -68,6 +71,17 @@ export function buildImage(log: (line: string) => void): Image {
 
   const xen = join(folder, `xen-${packages.contentKey}`);
   writeOnce(xen, () => gunzipSync(readFileSync(join(packages.root, 'boot/xen-4.17-amd64.gz'))));
+  const kernel = join(folder, `vmlinux-${packages.contentKey}`);
+  writeOnce(kernel, () => {
+    const name = `boot/vmlinuz-${packages.kernelRelease}`;
+    return unpackKernel(readFileSync(join(packages.root, name)));
+  });
+  const guestKernelLayer = join(folder, `guest-kernel-${packages.contentKey}.cpio`);
+  writeOnce(guestKernelLayer, () => {
+    const archive = new CpioArchive();
+    archive.addFile('/boot/vmlinux', readFileSync(kernel), 0o644);
+    return archive.finish();
+  });
   const toolsLayer = join(folder, `tools-${toolsKey(packages)}.cpio`);
   writeOnce(toolsLayer, () => {
     log('assembling the tools layer');
@@ -83,9 +97,10 @@ export function buildImage(log: (line: string) => void): Image {
 
   return {
     xen,
-    kernel: join(packages.root, `boot/vmlinuz-${packages.kernelRelease}`),
+    kernel,
     kernelRelease: packages.kernelRelease,
     toolsLayer,
+    guestKernelLayer,
     nodeLayer,
     projectLayer,
     packagesRoot: packages.root,
@@ -150,11 +165,6 @@ function toolsArchive({ root, kernelRelease }: UnpackedPackages): CpioArchive {
   archive.addCharacterDevice('/dev/console', 5, 1);
   archive.addFile('/init', readFileSync(initScript), 0o755);
 
-  archive.addFile(
-    '/boot/vmlinuz',
-    readFileSync(join(root, `boot/vmlinuz-${kernelRelease}`)),
-    0o644,
-  );
   archive.addFile('/etc/xen/scripts/block-lab', readFileSync(hotplugScript), 0o755);
   archive.addFile('/usr/share/lab/debian-initramfs.sh', readFileSync(debianInitramfsScript), 0o755);
 

@@ -13,6 +13,7 @@ const neededTools = [
   { tool: 'apt-cache', debianPackage: 'apt' },
   { tool: 'dpkg', debianPackage: 'dpkg' },
   { tool: 'ldd', debianPackage: 'libc-bin' },
+  { tool: 'xz', debianPackage: 'xz-utils' },
 ];
 
 /** Fails with one line that names what is missing and the command that brings it. */

@@ -7,6 +7,7 @@
  * The packages are unpacked once; the disk is made for each run, with what is tested: the Debian
  * package of this project, and the agent.
  */
+import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
@@ -24,6 +25,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { collectModules } from './kernel-modules.ts';
 import type { UnpackedPackages } from './packages.ts';
 import { labFolder, projectInDom0, repositoryRoot } from './paths.ts';
@@ -86,7 +88,10 @@ const DISK_SIZE = '900M';
 const HOME = 'root';
 
 /** Makes the disk; returns its file. */
-export function buildDebianDisk(packages: UnpackedPackages, log: (line: string) => void): string {
+export async function buildDebianDisk(
+  packages: UnpackedPackages,
+  log: (line: string) => void,
+): Promise<string> {
   const tree = debianTree(packages, log);
   const folder = join(labFolder, 'debian-run');
   rmSync(folder, { recursive: true, force: true });
@@ -95,7 +100,8 @@ export function buildDebianDisk(packages: UnpackedPackages, log: (line: string) 
   addProject(folder);
   log('packing the Debian package');
   const deb = join(folder, HOME, 'build/deb');
-  run(join(repositoryRoot, '.ci/package-deb'), [deb]);
+  // It takes a while, in which another machine can run.
+  await promisify(execFile)(join(repositoryRoot, '.ci/package-deb'), [deb]);
 
   const disk = join(labFolder, 'image', 'debian.img');
   rmSync(disk, { force: true });
@@ -299,11 +305,31 @@ function configure(root: string): void {
     if (!existsSync(join(root, link))) symlinkSync(target, join(root, link));
   }
   write('etc/systemd/system/lab-agent.service', AGENT_UNIT);
-  for (const unit of unneededUnits)
-    symlinkSync('/dev/null', join(root, 'etc/systemd/system', unit));
+  const mask = (folder: string, names: readonly string[]): void => {
+    mkdirSync(join(root, 'etc/systemd', folder), { recursive: true });
+    for (const name of names) symlinkSync('/dev/null', join(root, 'etc/systemd', folder, name));
+  };
+  mask('system', unneededUnits);
+  const generators = readdirSync(join(root, 'usr/lib/systemd/system-generators'));
+  mask(
+    'system-generators',
+    generators.filter((name) => name !== 'systemd-fstab-generator'),
+  );
+  write('etc/systemd/system/systemd-udev-trigger.service.d/lab.conf', UDEV_TRIGGER);
 }
 
-/** Each takes seconds of an emulated machine, and nothing here uses what it brings. */
+/** Modules, drivers and 64 virtual consoles are of no use here, and take ten seconds. */
+const UDEV_TRIGGER = `[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=devices --action=add ${['block', 'mem', 'misc', 'net', 'xen']
+  .map((name) => `--subsystem-match=${name}`)
+  .join(' ')}
+`;
+
+/**
+ * Each takes seconds of an emulated machine, and nothing here uses what it brings. Nor what the
+ * generators bring, which run at each start and reload of systemd, but that of /etc/fstab.
+ */
 const unneededUnits = [
   'apt-daily-upgrade.timer',
   'apt-daily.timer',
@@ -330,6 +356,8 @@ const unneededUnits = [
   'systemd-journal-flush.service',
   'systemd-pstore.service',
   'systemd-random-seed.service',
+  'systemd-remount-fs.service',
+  'systemd-sysctl.service',
   'systemd-tmpfiles-clean.timer',
   'systemd-update-utmp.service',
   'systemd-update-utmp-runlevel.service',

@@ -8,7 +8,7 @@
 import { match, notStrictEqual, ok, strictEqual } from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
-import { eventually, run } from '../commands.ts';
+import { run } from '../commands.ts';
 import { DebianGuest } from '../debian-guest.ts';
 import type { Lab, Scenario } from '../scenario.ts';
 import { storeRead } from '../store.ts';
@@ -22,7 +22,6 @@ export const debian: Scenario = {
 const README = '/usr/share/lab/README.md';
 const DISK = '/tmp/debian-xvdb.img';
 const SHUTDOWN_MS = 240_000;
-const LOAD_MS = 240_000;
 
 /** Lines of the code blocks below a heading that begin with one of `words`, without comments. */
 function readmeCommands(heading: string, ...words: string[]): string[] {
@@ -64,19 +63,19 @@ async function typeReadme(lab: Lab): Promise<void> {
 }
 
 async function install(lab: Lab, guest: DebianGuest): Promise<void> {
-  match(await guest.tell('ls /dev/xvdb'), /xvdb/, "the kernel's driver has it, as in any guest");
-  const before = await guest.tell(FILES);
-  await guest.tell(`echo '${before}' > /root/files-before`);
+  // The kernel's driver has the disk, as in any guest.
+  await guest.tell(`ls /dev/xvdb && { ${FILES}; } > /root/files-before`);
   const commands = [
     ...readmeCommands('## On a Xen guest', 'apt install'),
     ...readmeCommands('### systemd', 'systemctl enable', 'xenblk-nbd doctor', 'mkfs', 'echo'),
     ...readmeCommands('### systemd', 'systemctl daemon-reload', 'mount'),
   ];
   for (const command of commands) await guest.type(`cd /root; ${command}`);
-  strictEqual(await guest.tell('findmnt -no SOURCE,FSTYPE /srv'), '/dev/nbd0 ext4');
-  await guest.tell('echo kept > /srv/kept');
+  strictEqual(await guest.tell(`${MOUNTED}; echo kept > /srv/kept`), '/dev/nbd0 ext4');
   lab.step('from nothing to a mounted file system');
 }
+
+const MOUNTED = 'findmnt -no SOURCE,FSTYPE /srv';
 
 /** Everything outside of what changes by itself, in a few bytes. */
 const FILES =
@@ -84,32 +83,33 @@ const FILES =
   '-o -name "*xenblk*" -print | sort';
 
 async function isMounted(lab: Lab, guest: DebianGuest): Promise<void> {
-  strictEqual(await guest.tell('findmnt -no SOURCE,FSTYPE /srv'), '/dev/nbd0 ext4');
-  strictEqual(await guest.tell('cat /srv/kept'), 'kept');
-  strictEqual(await guest.tell('systemctl --failed --plain --no-legend'), '');
+  const script = `${MOUNTED}; cat /srv/kept; systemctl --failed --plain --no-legend`;
+  strictEqual(await guest.tell(script), '/dev/nbd0 ext4\nkept', 'mounted, and no unit has failed');
   lab.step('after a restart of the guest the file system on /dev/nbd0 is mounted');
 }
 
+/** What the running service is, as systemd, the kernel and the file system have it. */
+const SERVICE = `
+systemctl show xenblk-nbd@xvdb -p StatusText -p WatchdogUSec -p MainPID
+pid=$(systemctl show -P MainPID xenblk-nbd@xvdb)
+ps -o user:20= -p $pid
+grep ^CapEff /proc/$pid/status
+stat -c "%n %U:%G %a" /dev/xen/xenbus /dev/xen/gntalloc /dev/xen/evtchn
+systemctl status --no-pager -n 0 xenblk-nbd@xvdb | grep Status:
+cat /sys/block/nbd0/queue/io_timeout
+`;
+
 async function isWhatItSays(lab: Lab, guest: DebianGuest): Promise<void> {
-  const shown = await guest.tell(
-    'systemctl show xenblk-nbd@xvdb -p StatusText -p WatchdogUSec -p Type -p MainPID',
-  );
-  match(shown, /^StatusText=serving xvdb \(64 MiB\) to 1 client$/m);
-  match(shown, /^WatchdogUSec=30s$/m);
-  const pid = /^MainPID=([0-9]+)$/m.exec(shown)?.[1];
-  const user = await guest.tell(`ps -o user:20= -p ${pid}; grep ^CapEff /proc/${pid}/status`);
-  match(user, /^xenblk-nbd\b[\s\S]*0000000000000000/);
-  const files = await guest.tell(
-    'stat -c "%n %U:%G %a" /dev/xen/xenbus /dev/xen/gntalloc /dev/xen/evtchn',
-  );
-  for (const line of files.split('\n')) match(line, / root:xenblk-nbd 660$/);
-  match(
-    await guest.tell('systemctl status --no-pager -n 0 xenblk-nbd@xvdb'),
-    /Status: "serving xvdb/,
-  );
-  const timeout = await guest.tell('cat /sys/block/nbd0/queue/io_timeout');
-  strictEqual(timeout, '5000', 'the unit lets the client set it');
-  lab.step(`runs as xenblk-nbd, without capabilities; ${shown.replaceAll('\n', ', ')}`);
+  const said = await guest.tell(SERVICE);
+  match(said, /^StatusText=serving xvdb \(64 MiB\) to 1 client$/m);
+  match(said, /^WatchdogUSec=30s$/m);
+  match(said, /^xenblk-nbd *\nCapEff:\W*0{16}$/m, 'a user without capabilities');
+  for (const name of ['xenbus', 'gntalloc', 'evtchn']) {
+    match(said, new RegExp(`^/dev/xen/${name} root:xenblk-nbd 660$`, 'm'));
+  }
+  match(said, /^ *Status: "serving xvdb/m);
+  match(said, /^5000$/m, 'the time-out that the unit lets the client set');
+  lab.step(`runs as xenblk-nbd, without capabilities; ${said.split('\n', 3).join(', ')}`);
 }
 
 /** Files written and synchronised in a row; the first error ends it. */
@@ -121,46 +121,39 @@ while [ ! -e /tmp/enough ]; do
   (cd /srv && sha256sum file-$((i % 20))) > /tmp/sum-$((i % 20)) || exit 1
   echo $i > /tmp/count
 done
-echo ended > /tmp/ended
+`;
+
+/** For scripts: how the load is, and what systemd runs. An error of the load ends the waiting. */
+const WATCHING = `
+count() { cat /tmp/count 2>/dev/null || echo 0; }
+more() {
+  wanted=$(($(count) + 2))
+  until [ $(count) -ge $wanted ]; do [ ! -e /tmp/ended ] || exit 1; sleep 0.2; done
+}
+pid() { systemctl show -P MainPID xenblk-nbd@xvdb.service; }
 `;
 
 async function restartUnderLoad(lab: Lab, guest: DebianGuest): Promise<void> {
+  const watch = (script: string): Promise<string> => guest.tell(`${WATCHING}${script}`);
   await guest.tell(`cat > /tmp/load.sh <<'END'\n${LOAD}END`);
-  await guest.tell('nohup sh /tmp/load.sh >/tmp/load.log 2>&1 & sleep 3');
-  const count = async (): Promise<number> =>
-    Number(await guest.tell('cat /tmp/count 2>/dev/null || echo 0'));
-  const more = async (): Promise<void> => {
-    const before = await count();
-    await eventually('the load goes on', LOAD_MS, async () =>
-      (await count()) >= before + 2 ? true : undefined,
-    );
-  };
-  const pidOf = (): Promise<string> =>
-    guest.tell('systemctl show -P MainPID xenblk-nbd@xvdb.service');
-  await more();
-  const before = await pidOf();
+  const before = await watch(
+    '{ sh /tmp/load.sh; echo $? > /tmp/ended; } >/tmp/load.log 2>&1 & more; pid',
+  );
   const startMs = Date.now();
   await guest.type('systemctl restart xenblk-nbd@xvdb');
-  await more();
-  lab.step(`restarted; the load has gone on ${Date.now() - startMs} ms later`);
-  const after = await pidOf();
+  const after = await watch('more; pid');
   notStrictEqual(after, before);
+  lab.step(`restarted; the load has gone on ${Date.now() - startMs} ms later`);
 
   await guest.type(`kill -KILL ${after}`);
-  await eventually('systemd has started another', LOAD_MS, async () => {
-    const pid = await pidOf();
-    return pid !== '0' && pid !== after ? true : undefined;
-  });
-  await more();
-  await guest.tell('touch /tmp/enough');
-  await eventually('the load ends', LOAD_MS, async () =>
-    (await guest.tell('cat /tmp/ended 2>/dev/null || true')) === 'ended' ? true : undefined,
-  );
-  strictEqual(await guest.tell('cat /tmp/load.log'), '', 'no error at the client');
-  strictEqual(await guest.tell('dmesg | grep -c "I/O error" || true'), '0');
-  await guest.tell('echo 3 > /proc/sys/vm/drop_caches; cat /tmp/sum-* > /srv/sums');
-  await guest.tell('cd /srv && sha256sum --quiet -c sums');
-  lab.step(`${await count()} files written: no error at a restart and at a kill, all verified`);
+  const isOther = `pid=$(pid); [ $pid != 0 ] && [ $pid != ${after} ]`;
+  await watch(`until ${isOther}; do sleep 0.5; done; more`);
+  await watch('touch /tmp/enough; until [ -s /tmp/ended ]; do sleep 0.2; done');
+  const errors = 'cat /tmp/load.log /tmp/ended; dmesg | grep "I/O error" || true';
+  strictEqual(await guest.tell(errors), '0', 'no error at the client, and none in the kernel');
+  await guest.tell('cat /tmp/sum-* > /srv/sums; sync; echo 3 > /proc/sys/vm/drop_caches');
+  const count = await guest.tell('cd /srv && sha256sum --quiet -c sums && cat /tmp/count');
+  lab.step(`${count} files written: no error at a restart and at a kill, all verified`);
 }
 
 /** A restart of the guest, with a look at the vbd and its disk in between. */
@@ -197,15 +190,20 @@ async function checkFiles(lab: Lab, loop: string): Promise<void> {
   lab.step('the backing file, mounted by itself, holds every file with its content');
 }
 
+const REMAINS = `
+systemctl list-units --all --plain --no-legend "xenblk*"
+pgrep -u xenblk-nbd
+pgrep -f "[x]enblk-nbd nbd-device"
+ls /run | grep xenblk
+true
+`;
+
 async function purge(lab: Lab, guest: DebianGuest): Promise<void> {
   await guest.tell('umount /srv; sed -i /nbd0/d /etc/fstab');
   for (const command of readmeCommands('### systemd', 'apt purge')) await guest.type(command);
-  const left = await guest.tell(FILES);
-  strictEqual(left, await guest.tell('cat /root/files-before'), 'files that a purge leaves');
-  strictEqual(await guest.tell('systemctl list-units --all --plain --no-legend "xenblk*"'), '');
-  const processes = 'pgrep -u xenblk-nbd; pgrep -f "[x]enblk-nbd nbd-device"; true';
-  strictEqual(await guest.tell(processes), '');
-  strictEqual(await guest.tell('ls /run | grep xenblk || true'), '');
+  const left = `{ ${FILES}; } | diff /root/files-before - || true`;
+  strictEqual(await guest.tell(left), '', 'files that a purge leaves');
+  strictEqual(await guest.tell(REMAINS), '', 'units, processes and run-time files');
   // Debian keeps users that packages have made: a new one could get the files of an old one.
   match(await guest.tell('getent passwd xenblk-nbd'), /:\/usr\/sbin\/nologin$/);
   lab.step('the package is purged: no file, no unit, no process of it is left');

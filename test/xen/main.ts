@@ -1,8 +1,8 @@
 /**
  * `npm run test:xen`: boots real Xen under QEMU and runs the scenarios of test/xen/dom0 inside it.
  *
- *   --only WORD     only scenarios with WORD in their name; may repeat. Two run only so: README
- *                   types the README into a Debian under systemd, benchmark measures
+ *   --only WORD     only scenarios with WORD in their name; may repeat. One runs only so: benchmark
+ *                   measures
  *   --console       show the guest's console as it comes (it is always kept in .lab/console-*.log)
  *   --no-self-test  skip the proof that a crashing guest is taken as a failure
  *   --shell FILE    instead of the scenarios, run a shell script in dom0 and show what it prints
@@ -135,8 +135,8 @@ async function runShell(image: Image, script: string): Promise<void> {
 
 const only = options.only ?? [];
 
-/** Machines that take long, and run when one of their scenarios is asked for. */
-const ON_REQUEST: ReadonlySet<string> = new Set(['benchmark', 'debian']);
+/** Machines that prove nothing, and run when one of their scenarios is asked for. */
+const ON_REQUEST: ReadonlySet<string> = new Set(['benchmark']);
 
 /** Whether one of the machine's scenarios was asked for. */
 async function isWanted(machine: string, load: () => Promise<Machine>): Promise<boolean> {
@@ -153,7 +153,7 @@ function extraLayers(image: Image, machine: string): string[] {
 
 /** Boots one machine and runs its scenarios. */
 async function runMachine(image: Image, machine: string): Promise<Sums> {
-  const disks = machine === 'debian' ? [buildDebianDisk(unpackPackages(print), print)] : [];
+  const disks = machine === 'debian' ? [await buildDebianDisk(unpackPackages(print), print)] : [];
   const say = (text: string): void => print(text.replace(/^/gm, `${machine.padEnd(8)} `));
   const outcome = await boot({
     image,

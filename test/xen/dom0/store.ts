@@ -9,7 +9,12 @@ export async function storeRead(path: string): Promise<string> {
 
 /** The value, or undefined when there is no such node. */
 export async function storeReadIfAny(path: string): Promise<string | undefined> {
-  return (await storeExists(path)) ? storeRead(path) : undefined;
+  try {
+    return await storeRead(path);
+  } catch (error) {
+    if (await storeExists(path)) throw error;
+    return undefined;
+  }
 }
 
 export async function storeExists(path: string): Promise<boolean> {
@@ -36,7 +41,7 @@ export async function storeList(path: string): Promise<string[]> {
 /**
  * Asks `probe` each time that something happens at or below `path`, until it gives something other
  * than undefined. A guest that shares the processor gets all of it meanwhile, which asking again
- * and again would not leave it. `start` runs once the watch is set.
+ * and again would not leave it. `start` runs once the watch is set, and is what makes it happen.
  */
 export async function storeWait<Result>(
   path: string,
@@ -47,11 +52,14 @@ export async function storeWait<Result>(
   const watch = spawn('xenstore-watch', [path], { stdio: ['ignore', 'pipe', 'inherit'] });
   const timer = setTimeout(() => watch.kill(), timeoutMs);
   try {
-    let isStarted = false;
+    let toStart = start;
     // The first event says that the watch is set.
     for await (const _event of watch.stdout) {
-      if (!isStarted) await start?.();
-      isStarted = true;
+      if (toStart !== undefined) {
+        await toStart();
+        toStart = undefined;
+        continue;
+      }
       const result = await probe();
       if (result !== undefined) return result;
     }

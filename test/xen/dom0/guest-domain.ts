@@ -78,7 +78,7 @@ export class GuestDomain {
         'type = "pv"',
         'kernel = "/boot/vmlinux"',
         `ramdisk = "${ramdisk}"`,
-        'extra = "console=hvc0 rdinit=/init lab.role=guest mitigations=off loglevel=5"',
+        'extra = "console=hvc0 rdinit=/init lab.role=guest mitigations=off norandmaps loglevel=5"',
         `memory = ${memoryMib}`,
         'vcpus = 1',
         'on_poweroff = "preserve"',

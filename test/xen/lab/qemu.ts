@@ -55,8 +55,12 @@ const XEN_ARGUMENTS = 'console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=
  * as slowly.
  */
 const XEN_SHORTCUTS = 'spec-ctrl=no';
-// No comma may stand here: it would end the module's arguments.
-const DOM0_ARGUMENTS = 'console=hvc0 rdinit=/init panic=1 mitigations=off loglevel=5';
+/**
+ * Without address space randomisation: each program would bring its code, and that of libc, to
+ * other addresses, and QEMU translate it once more and keep all of it. No comma may stand here: it
+ * would end the module's arguments.
+ */
+const DOM0_ARGUMENTS = 'console=hvc0 rdinit=/init panic=1 mitigations=off norandmaps loglevel=5';
 
 export async function boot(options: BootOptions): Promise<BootOutcome> {
   const folder = mkdtempSync(join(tmpdir(), 'xen-lab-'));

@@ -11,8 +11,8 @@ export interface Machine {
  */
 export const machines: Readonly<Record<string, () => Promise<Machine>>> = {
   debian: () => import('./debian.ts'),
-  guest: () => import('./guest.ts'),
   troubles: () => import('./troubles.ts'),
   basics: () => import('./basics.ts'),
+  guest: () => import('./guest.ts'),
   benchmark: () => import('./benchmark.ts'),
 };

@@ -160,13 +160,18 @@ void t.test('EXPORT_NAME', async (t) => {
       reason,
     });
   }
-  const longest = 'x'.repeat(4096);
-  play(t, 'a name of 4096 bytes', {
-    client: `00000003 ${OPT} 00000001 00001000 ${hexText(longest)}`,
-    server: '0000000000000200 0001',
-    next: 'transmission',
-    catalog: catalogOf({ ...plain, name: longest }),
-  });
+  for (const [lengthBytes, hexLength] of [
+    [4095, '00000fff'],
+    [4096, '00001000'],
+  ] as const) {
+    const name = 'x'.repeat(lengthBytes);
+    play(t, `a name of ${lengthBytes} bytes`, {
+      client: `00000003 ${OPT} 00000001 ${hexLength} ${hexText(name)}`,
+      server: '0000000000000200 0001',
+      next: 'transmission',
+      catalog: catalogOf({ ...plain, name }),
+    });
+  }
   play(t, 'a name of 4097 bytes drops before it is read', {
     client: `00000003 ${OPT} 00000001 00001001`,
     server: '',

@@ -1,8 +1,10 @@
 /** Others that keep the processor for so long have work of their own; clients are done sooner. */
 const CROWDED_US = 1000;
-/** Waits that are slept through then: the first time, and at most. */
-const PAUSE_MIN = 1024;
-const PAUSE_MAX = 16_384;
+/** How long waits are slept through then: the first time, and at most. */
+const PAUSE_MIN_US = 10_000;
+const PAUSE_MAX_US = 160_000;
+/** After so long without a crowd it starts with the first again. */
+const FORGET_US = 1_000_000;
 
 /**
  * Whether a thread that has nothing to do shall look for work a little longer before it sleeps.
@@ -15,7 +17,7 @@ const PAUSE_MAX = 16_384;
  *
  * Between two looks the owner lets others run that wait for its processor. When one of them keeps
  * it for a whole slice, processors are scarce: then none of them sleeps, and who has let others run
- * stands behind them again and again. Many waits are slept through then, more each time.
+ * stands behind them again and again. Waits are slept through for a while then, longer each time.
  *
  * Linux does the same for virtual processors (halt_poll_ns of KVM), where the host has it on.
  */
@@ -24,54 +26,57 @@ export class BusyPoll {
   #startUs = 0;
   #lookedUs = 0;
   #wasShort = false;
-  /** Waits still to be slept through, of how many, and how often looking was good since. */
-  #pause = 0;
-  #pauseLength = 0;
-  #good = 0;
+  /** The processor was wanted by others at this time, and is left to them for so long. */
+  #crowdedUs = 0;
+  #pauseUs = 0;
+  #isPaused = false;
 
   /** @param longestUs how long a wait is looked through at most; 0 for sleeping at once. */
   constructor(longestUs: number) {
     this.#longestUs = longestUs | 0;
   }
 
-  /** Whether the next wait begins with looking. */
+  /** Whether the last wait began, or the next one will begin, with looking. */
   get pays(): boolean {
-    return this.#wasShort && this.#pause === 0;
+    return this.#wasShort && !this.#isPaused;
   }
 
   /** A wait begins, on a clock that wraps at 32 bits. Returns whether to look first. */
   begin(nowUs: number): boolean {
-    const pays = this.pays;
     this.#startUs = nowUs;
     this.#lookedUs = nowUs;
-    if (this.#pause > 0) this.#pause -= 1;
-    return pays;
+    if (this.#isPaused && elapsedUs(this.#crowdedUs, nowUs) >= this.#pauseUs) {
+      this.#isPaused = false;
+    }
+    return this.pays;
   }
 
   /** Nothing was found, and others had their turn. Returns whether to look again. */
   goesOn(nowUs: number): boolean {
-    const awayUs = (nowUs - this.#lookedUs) | 0;
+    const awayUs = elapsedUs(this.#lookedUs, nowUs);
     this.#lookedUs = nowUs;
-    if (awayUs < CROWDED_US) return this.#elapsedUs(nowUs) < this.#longestUs;
-    this.#pauseLength = Math.min(Math.max(PAUSE_MIN, this.#pauseLength * 2), PAUSE_MAX);
-    this.#pause = this.#pauseLength;
-    this.#good = 0;
+    if (awayUs < CROWDED_US) return elapsedUs(this.#startUs, nowUs) < this.#longestUs;
+    const isNew = elapsedUs(this.#crowdedUs, nowUs) >= FORGET_US;
+    this.#pauseUs = isNew
+      ? PAUSE_MIN_US
+      : Math.min(Math.max(PAUSE_MIN_US, this.#pauseUs * 2), PAUSE_MAX_US);
+    this.#crowdedUs = nowUs;
+    this.#isPaused = true;
     return false;
   }
 
   /** Looking has found something. */
   found(): void {
     this.#wasShort = true;
-    this.#good += 1;
-    if (this.#good > PAUSE_MAX) this.#pauseLength = 0;
   }
 
   /** The wait was slept through to its end. */
   woken(nowUs: number): void {
-    this.#wasShort = this.#elapsedUs(nowUs) < this.#longestUs;
+    this.#wasShort = elapsedUs(this.#startUs, nowUs) < this.#longestUs;
   }
+}
 
-  #elapsedUs(nowUs: number): number {
-    return (nowUs - this.#startUs) | 0;
-  }
+/** Right up to 71 minutes; after that it may be too small, which costs a pause at most. */
+function elapsedUs(fromUs: number, toUs: number): number {
+  return (toUs - fromUs) >>> 0;
 }

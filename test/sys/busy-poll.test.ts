@@ -34,52 +34,46 @@ void t.test('it looks in vain once, and sleeps the next time', async (t) => {
   t.equal(poll.begin(5000), false);
 });
 
-/** A poll that looks, whose others have kept the processor for long. */
-function crowd(poll: BusyPoll, nowUs: number): void {
+/** Others keep the processor for long while it looks. Returns when that was over. */
+function crowd(poll: BusyPoll, nowUs: number): number {
   poll.begin(nowUs);
   poll.woken(nowUs + 1);
-  while (!poll.begin(nowUs)) poll.woken(nowUs + 1);
-  t.equal(poll.goesOn(nowUs + CROWDED_US), false);
-  poll.woken(nowUs + CROWDED_US);
+  if (!poll.begin(nowUs + 1)) throw new Error('it does not look');
+  const laterUs = nowUs + 1 + CROWDED_US;
+  t.equal(poll.goesOn(laterUs), false);
+  poll.woken(laterUs);
+  return laterUs;
 }
 
-/** Short waits until it looks again. */
-function shortWaits(poll: BusyPoll): number {
-  let count = 0;
-  for (; !poll.begin(0); count++) poll.woken(1);
-  return count;
+/** Short waits from then on, until it looks again. Returns how long that took. */
+function pauseUs(poll: BusyPoll, fromUs: number): number {
+  let nowUs = fromUs;
+  for (; !poll.begin(nowUs); nowUs += 10) poll.woken(nowUs + 10);
+  return nowUs - fromUs;
 }
 
 void t.test('where others want the processor it sleeps, longer each time', async (t) => {
   const poll = new BusyPoll(LONGEST_US);
   const pauses: number[] = [];
-  for (let round = 0; round < 6; round++) {
-    crowd(poll, round * 10_000);
+  let nowUs = 10_000_000;
+  for (let round = 0; round < 7; round++) {
+    nowUs = crowd(poll, nowUs);
     t.equal(poll.pays, false);
-    pauses.push(shortWaits(poll));
+    pauses.push(pauseUs(poll, nowUs));
+    nowUs += pauses[round] ?? 0;
   }
-  t.same(pauses, [1024, 2048, 4096, 8192, 16_384, 16_384]);
+  t.same(pauses, [10_000, 20_000, 40_000, 80_000, 160_000, 160_000, 160_000]);
 });
 
-void t.test('when looking is good again for long, the crowd is forgotten', async (t) => {
+void t.test('a crowd of a while ago is forgotten', async (t) => {
   const poll = new BusyPoll(LONGEST_US);
-  for (let round = 0; round < 3; round++) {
-    crowd(poll, 0);
-    shortWaits(poll);
+  let nowUs = 10_000_000;
+  for (let round = 0; round < 4; round++) {
+    nowUs = crowd(poll, nowUs);
+    nowUs += pauseUs(poll, nowUs);
   }
-  for (let round = 0; round <= 16_384; round++) {
-    if (!poll.begin(0)) throw new Error('it does not look');
-    poll.found();
-  }
-  crowd(poll, 0);
-  t.equal(shortWaits(poll), 1024);
-});
-
-void t.test('without any time for it, it never looks', async (t) => {
-  const poll = new BusyPoll(0);
-  poll.begin(7);
-  poll.woken(7);
-  t.equal(poll.begin(7), false);
+  nowUs = crowd(poll, nowUs + 1_000_000);
+  t.equal(pauseUs(poll, nowUs), 10_000);
 });
 
 void t.test('a client that runs for a little longer is no crowd', async (t) => {

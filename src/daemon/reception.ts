@@ -116,15 +116,12 @@ export class Reception {
       reason,
       requests: requestCount,
     };
-    if (this.#isStopping) {
-      const why = 'server stops';
-      const message = `client ${connectionId} left: ${why}`;
-      log.info('client-left', { ...details, reason: why }, message);
-    } else if (FAULTS_OF_CLIENTS.has(reason)) {
+    if (FAULTS_OF_CLIENTS.has(reason)) {
       const who = `client ${connectionId} (${client?.peer ?? 'unknown'})`;
       this.#refusals.warn('client-dropped', details, `${who} was dropped: ${reason}`);
     } else {
-      log.info('client-left', details, `client ${connectionId} left: ${reason}`);
+      const why = this.#isStopping ? 'server stops' : reason;
+      log.info('client-left', { ...details, reason: why }, `client ${connectionId} left: ${why}`);
     }
     onChange();
     onGone();

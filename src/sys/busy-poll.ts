@@ -36,7 +36,7 @@ export class BusyPoll {
     this.#longestUs = longestUs | 0;
   }
 
-  /** Whether the last wait began, or the next one will begin, with looking. */
+  /** Whether a wait that begins now begins with looking. */
   get pays(): boolean {
     return this.#wasShort && !this.#isPaused;
   }

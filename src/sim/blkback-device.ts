@@ -21,12 +21,12 @@ import {
   XenbusState,
 } from '../blkif/index.ts';
 import type { EventChannelHandle } from '../host/index.ts';
-import type { RingService } from './blkback-thread.ts';
 import type { EventChannelTable } from './event-channel-table.ts';
 import type { SimulatedFeatures } from './features.ts';
 import type { GrantMapping, GrantTable } from './grants.ts';
 import type { Hostility } from './hostile-answers.ts';
 import { StopMode } from './queue-runner.ts';
+import type { RingService } from './ring-service.ts';
 
 /** What serves a back end, shared by all devices of a driver. */
 export interface BlkbackParts {
@@ -311,19 +311,21 @@ export class BlkbackDevice {
       discard: features.discard && !isReadOnly,
       persistent: features.persistent && request.isPersistent,
     };
-    for (const { queueId, mapping, channel } of queues) {
-      await rings.attach({
-        queueId,
-        diskId,
-        ring: { address: mapping.address, pageCount: mapping.pageCount, abi: request.abi },
-        channel,
-        grants: grants.placement,
-        domid,
-        features: engineFeatures,
-        seed: (seed + queueId) >>> 0,
-        hostility,
-      });
-    }
+    await Promise.all(
+      queues.map(({ queueId, mapping, channel }) =>
+        rings.attach({
+          queueId,
+          diskId,
+          ring: { address: mapping.address, pageCount: mapping.pageCount, abi: request.abi },
+          channel,
+          grants: grants.placement,
+          domid,
+          features: engineFeatures,
+          seed: (seed + queueId) >>> 0,
+          hostility,
+        }),
+      ),
+    );
   }
 
   #release(queue: AttachedQueue): void {

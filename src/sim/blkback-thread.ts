@@ -1,81 +1,20 @@
-/**
- * Where rings are served: the main thread's view of a back end's worker thread, and the same done
- * step by step in the calling thread for deterministic tests.
- */
+/** The main thread's view of a worker thread that serves rings of simulated back ends. */
 
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { closeFd, createEventFd, signalEventFd } from '../sys/index.ts';
 import type { EngineStats } from './blkback-engine.ts';
-import type { RunnerFaults, StopMode } from './queue-runner.ts';
-import { RingSet, type ServingThread } from './ring-set.ts';
-import type {
-  AttachQueue,
-  WorkerCommand,
-  WorkerMessage,
-  WorkerReport,
-  WorkerSetup,
-} from './worker-messages.ts';
-
-/** Serves rings. Commands are obeyed in order; each promise resolves when that was done. */
-export interface RingService {
-  /** Called when a front end broke its ring. */
-  onBroken: ((queueId: number) => void) | undefined;
-  /** Names a disk, or gives it another size. With `isVolatile` it has a cache that power keeps. */
-  setDisk(diskId: number, fd: number, sectors: number, isVolatile?: boolean): Promise<void>;
-  attach(queue: Omit<AttachQueue, 'kind'>): Promise<void>;
-  /** Resolves when the ring is not touched any more and nothing that it named is mapped. */
-  detach(queueId: number, mode: StopMode): Promise<void>;
-  /** Makes all rings late or faulty from now on. */
-  setFaults(faults: RunnerFaults): Promise<void>;
-  /** The power of a volatile disk fails. Missing where no disk can be volatile. */
-  losePower?(diskId: number, seed: number): Promise<void>;
-  stats(): Promise<EngineStats>;
-  /** Every ring must be detached. */
-  close(): Promise<void>;
-}
+import { CommandedRings } from './ring-service.ts';
+import type { WorkerCommand, WorkerMessage, WorkerReport, WorkerSetup } from './worker-messages.ts';
 
 interface Pending {
   resolve(report: Extract<WorkerReport, { kind: 'done' }>): void;
   reject(error: Error): void;
 }
 
-/** The name under /proc/PID/task/TID/comm. */
-export const BLKBACK_THREAD_NAME = 'sim-blkback';
-
 const workerUrl = new URL(
   import.meta.url.endsWith('.ts') ? './blkback-worker.ts' : './blkback-worker.js',
   import.meta.url,
 );
-
-/** Turns the calls of {@link RingService} into commands for whoever obeys them. */
-abstract class CommandedRings implements RingService {
-  onBroken: ((queueId: number) => void) | undefined;
-
-  /** Resolves when the command was obeyed. */
-  protected abstract obey(command: WorkerCommand): Promise<void>;
-  abstract stats(): Promise<EngineStats>;
-  abstract close(): Promise<void>;
-
-  setDisk(diskId: number, fd: number, sectors: number, isVolatile = false): Promise<void> {
-    return this.obey({ kind: 'disk', diskId, fd, sectors, isVolatile });
-  }
-
-  attach(queue: Omit<AttachQueue, 'kind'>): Promise<void> {
-    return this.obey({ kind: 'attach', ...queue });
-  }
-
-  detach(queueId: number, mode: StopMode): Promise<void> {
-    return this.obey({ kind: 'detach', queueId, mode });
-  }
-
-  setFaults({ errorRate, delayMs }: RunnerFaults): Promise<void> {
-    return this.obey({ kind: 'faults', errorRate, delayMs });
-  }
-
-  losePower(diskId: number, seed: number): Promise<void> {
-    return this.obey({ kind: 'lose-power', diskId, seed });
-  }
-}
 
 /** A worker thread that serves rings. */
 export class BlkbackThread extends CommandedRings {
@@ -87,8 +26,11 @@ export class BlkbackThread extends CommandedRings {
   #lastSequence = 0;
   #hasEnded = false;
 
-  /** @param busyPollUs how long it looks for requests before it sleeps, while that pays. */
-  constructor(busyPollUs: number) {
+  /**
+   * @param name the name under /proc/PID/task/TID/comm.
+   * @param busyPollUs how long it looks for requests before it sleeps, while that pays.
+   */
+  constructor(name: string, busyPollUs: number) {
     super();
     this.#wakeFd = createEventFd();
     const { port1, port2 } = new MessageChannel();
@@ -96,7 +38,7 @@ export class BlkbackThread extends CommandedRings {
     const setup: WorkerSetup = {
       port: port2,
       wakeFd: this.#wakeFd,
-      threadName: BLKBACK_THREAD_NAME,
+      threadName: name,
       busyPollUs,
     };
     this.#worker = new Worker(workerUrl, {
@@ -104,7 +46,7 @@ export class BlkbackThread extends CommandedRings {
       transferList: [port2],
       // Those of the program may be about its own main module, as with node --input-type.
       execArgv: [],
-      name: BLKBACK_THREAD_NAME,
+      name,
     });
     this.#ended = new Promise((resolve) => {
       this.#worker.once('exit', () => {
@@ -127,7 +69,7 @@ export class BlkbackThread extends CommandedRings {
     process.on('exit', this.#stopAtExit);
   }
 
-  protected override async obey(command: WorkerCommand): Promise<void> {
+  override async obey(command: WorkerCommand): Promise<void> {
     await this.#ask(command);
   }
 
@@ -186,42 +128,5 @@ export class BlkbackThread extends CommandedRings {
     this.#pending.clear();
     this.#port.unref();
     for (const one of pending) one.reject(error);
-  }
-}
-
-/**
- * Serves rings in the calling thread, a step at a time, with a clock of the caller's: for
- * deterministic tests. Nothing happens outside of {@link step}.
- */
-export class SteppedRings extends CommandedRings {
-  readonly #rings: RingSet;
-
-  constructor(clockMs: () => number, thread: ServingThread = {}) {
-    super();
-    this.#rings = new RingSet(clockMs, thread);
-    this.#rings.onBroken = (queueId) => this.onBroken?.(queueId);
-  }
-
-  /** Serves what has an event waiting, and what is due by the clock. */
-  step(): void {
-    this.#rings.turn(0);
-  }
-
-  /** When the next {@link step} has something to do without an event; Infinity for never. */
-  get nextDueMs(): number {
-    return this.#rings.nextDueMs;
-  }
-
-  protected override obey(command: WorkerCommand): Promise<void> {
-    return new Promise((resolve) => this.#rings.obey(command, resolve));
-  }
-
-  override stats(): Promise<EngineStats> {
-    return Promise.resolve({ ...this.#rings.stats });
-  }
-
-  override close(): Promise<void> {
-    this.#rings.close();
-    return Promise.resolve();
   }
 }

@@ -25,3 +25,17 @@ export function createEngineStats(): EngineStats {
     writtenBytes: 0,
   };
 }
+
+/** The sum of both. */
+export function addEngineStats(one: EngineStats, other: EngineStats): EngineStats {
+  return {
+    requests: one.requests + other.requests,
+    reads: one.reads + other.reads,
+    writes: one.writes + other.writes,
+    flushes: one.flushes + other.flushes,
+    discards: one.discards + other.discards,
+    errors: one.errors + other.errors,
+    readBytes: one.readBytes + other.readBytes,
+    writtenBytes: one.writtenBytes + other.writtenBytes,
+  };
+}

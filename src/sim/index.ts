@@ -3,7 +3,7 @@
  * real wire formats. Used by `--simulate` and by tests.
  */
 
-export { BLKBACK_THREAD_NAME, type RingService, SteppedRings } from './blkback-thread.ts';
+export { BLKBACK_THREAD_NAME } from './blkback-threads.ts';
 export type { EngineStats } from './engine-stats.ts';
 export type { SimulatedTimers } from './fault-schedule.ts';
 export {
@@ -22,6 +22,7 @@ export {
 } from './features.ts';
 export { DEFAULT_GRANT_LIMIT_PAGES } from './grants.ts';
 export { ALL_RING_LIES, type Hostility, RingLie } from './hostile-answers.ts';
+export type { RingService } from './ring-service.ts';
 export type { ServingThread } from './ring-set.ts';
 export type { LeakReport, SimulatedControl, SimulatedDisk } from './sim-control.ts';
 export {
@@ -30,4 +31,5 @@ export {
   type SimulatedHost,
   type SimulatedHostOptions,
 } from './sim-host.ts';
+export { SteppedRings } from './stepped-rings.ts';
 export type { Schedule, Xenstored } from './xenstored.ts';

@@ -9,7 +9,6 @@ import { HostError } from '../host/index.ts';
 import type { BlkbackDisk } from './blkback-device.ts';
 import type { BlkbackDriver } from './blkback-driver.ts';
 import type { EngineStats } from './blkback-engine.ts';
-import type { RingService } from './blkback-thread.ts';
 import { closeDisk, type DiskFile, type DiskSource, openDisk, resizeDisk } from './disk-file.ts';
 import type { EventChannelTable } from './event-channel-table.ts';
 import type { FaultTarget } from './fault-schedule.ts';
@@ -17,6 +16,7 @@ import { checkFeatures, type SimulatedFeatures } from './features.ts';
 import type { GrantTable, GrantUse } from './grants.ts';
 import type { Hostility } from './hostile-answers.ts';
 import { StopMode } from './queue-runner.ts';
+import type { RingService } from './ring-service.ts';
 import { backendPathOf, type Toolstack, type VbdConfig } from './toolstack.ts';
 import type { Xenstored } from './xenstored.ts';
 

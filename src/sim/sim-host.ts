@@ -15,13 +15,14 @@ import {
   type XenHost,
 } from '../host/index.ts';
 import { BlkbackDriver } from './blkback-driver.ts';
-import { BlkbackThread, type RingService } from './blkback-thread.ts';
+import { BlkbackThreads } from './blkback-threads.ts';
 import { EventChannelTable } from './event-channel-table.ts';
 import { FaultSchedule, type SimulatedTimers, systemTimers } from './fault-schedule.ts';
 import { NO_FAULTS, type SimulatedFaults } from './faults.ts';
 import { checkFeatures, defaultFeatures, type SimulatedFeatures } from './features.ts';
 import { DEFAULT_GRANT_LIMIT_PAGES, GrantTable } from './grants.ts';
 import { ALL_RING_LIES } from './hostile-answers.ts';
+import type { RingService } from './ring-service.ts';
 import { HostControl, type SimulatedControl, type SimulatedDisk } from './sim-control.ts';
 import { StoreDevice, StoreSocket } from './store-transport.ts';
 import { Toolstack } from './toolstack.ts';
@@ -50,7 +51,7 @@ export interface SimulatedHostOptions {
    * all.
    */
   readonly busyPollUs?: number | undefined;
-  /** Serves the rings. Default: a worker thread. */
+  /** Serves the rings. Default: worker threads. */
   readonly rings?: RingService | undefined;
   /** What the faults by the clock run on. Default: the system's. */
   readonly timers?: SimulatedTimers | undefined;
@@ -104,7 +105,7 @@ class Host implements SimulatedHost {
     this.#faults = faults;
     this.#grants = new GrantTable(options.grantLimitPages ?? DEFAULT_GRANT_LIMIT_PAGES);
     this.#xenstored = new Xenstored({ schedule: options.schedule });
-    this.#rings = options.rings ?? new BlkbackThread(options.busyPollUs ?? 0);
+    this.#rings = options.rings ?? new BlkbackThreads(options.busyPollUs ?? 0);
     this.#rings.onBroken = (queueId) => {
       log(`blkback: ring ${queueId}: frontend provided bogus ring requests; halting ring`);
     };

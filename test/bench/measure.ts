@@ -7,7 +7,7 @@ import { mustRun, words } from '../support/program.ts';
 import type { FioRow, Row } from './rows.ts';
 
 /** Threads of the simulated backend: another domain on real Xen, so its CPU is told apart. */
-const BACKEND_THREADS = 'sim-blkback';
+const BACKEND_THREADS = 'sim-blkback-';
 /** What nbdcopy asks for at a time unless told otherwise. */
 const COPY_REQUEST_BYTES = 256 * 1024;
 /** Beyond the load itself: start, connect, end. */

@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { eventually } from '../support/eventually.ts';
+import { idleDescriptors } from '../support/idle-descriptors.ts';
 import { NbdClient } from '../support/nbd-client.ts';
 import { Cmd, Errno, goData, Opt, requestHeader } from '../support/nbd-wire.ts';
 import { countDescriptors } from '../support/proc-stat.ts';
@@ -42,8 +43,7 @@ async function backToNormal(pid: number, before: number): Promise<void> {
 
 void t.test('at each byte of the handshake', async (t) => {
   const { daemon, address, open } = await serveFile(t, MIB);
-  await (await open()).disconnect();
-  const before = countDescriptors(daemon.pid);
+  const before = await idleDescriptors(daemon.pid, address);
   for (let cut = 0; cut <= HANDSHAKE.length; cut++) {
     for (const isPolite of [true, false]) {
       const client = await NbdClient.connect(address);
@@ -63,9 +63,8 @@ void t.test('at each byte of the handshake', async (t) => {
 });
 
 void t.test('at each byte of a request, with and without its end', async (t) => {
-  const { daemon, open } = await serveFile(t, MIB);
-  await (await open()).disconnect();
-  const before = countDescriptors(daemon.pid);
+  const { daemon, address, open } = await serveFile(t, MIB);
+  const before = await idleDescriptors(daemon.pid, address);
   const payload = Buffer.alloc(600, 7);
   const request = Buffer.concat([
     requestHeader({ type: Cmd.WRITE, offset: 100, payload }, 1n),
@@ -90,9 +89,8 @@ void t.test('at each byte of a request, with and without its end', async (t) => 
 });
 
 void t.test('one side only: what was asked before is answered', async (t) => {
-  const { daemon, open } = await serveFile(t, MIB, ['--simulate-faults', 'delay=50']);
-  await (await open()).disconnect();
-  const before = countDescriptors(daemon.pid);
+  const { daemon, address, open } = await serveFile(t, MIB, ['--simulate-faults', 'delay=50']);
+  const before = await idleDescriptors(daemon.pid, address);
   const client = await open();
   const writes = Array.from({ length: 100 }, (_, index) =>
     client.write(index * 4096, Buffer.alloc(4096, index)),
@@ -128,6 +126,7 @@ const BUSY = `
 void t.test('kill -9 with 1,000 requests in flight', async (t) => {
   const args = ['--max-client-requests', '1024', '--simulate-faults', 'delay=300'];
   const { daemon, address, file, open } = await serveFile(t, 8 * MIB, args);
+  await idleDescriptors(daemon.pid, address);
   const other = await open();
   const before = countDescriptors(daemon.pid);
   const go = Buffer.concat([Buffer.from([0, 0, 0, 3]), option(Opt.GO, goData('', []))]);

@@ -244,7 +244,7 @@ void t.test('a socket in use is refused, a stale one is replaced', async (t) => 
 void t.test('the threads carry their names, and do not interrupt others', async (t) => {
   const { daemon } = await serveFile(t, MIB);
   const SCHED_BATCH = 3;
-  for (const name of ['lane-0', 'sim-blkback']) {
+  for (const name of ['lane-0', 'sim-blkback-0']) {
     t.equal(readThreadPolicy(daemon.pid, name), SCHED_BATCH, name);
   }
   await daemon.stop();

@@ -12,6 +12,7 @@ import { median } from '../bench/results.ts';
 import { freshSeed } from '../nbd-server-ts/support/random.ts';
 import { Daemon } from '../support/daemon.ts';
 import { eventually } from '../support/eventually.ts';
+import { idleDescriptors } from '../support/idle-descriptors.ts';
 import { countDescriptors, readResidentMemory } from '../support/proc-stat.ts';
 import { assertAlive, foreignServer, fuzzServerCase, type Reach } from './nbd-fuzz.ts';
 
@@ -83,7 +84,7 @@ const args = ['--simulate', '64K', '--unix', socket, '--export', 'disk', '--log-
 const daemon = await Daemon.start(args, ['env', 'NODE_OPTIONS=--max-semi-space-size=1']);
 try {
   const reach = foreignServer(socket);
-  const fdCount = countDescriptors(daemon.pid);
+  const fdCount = await idleDescriptors(daemon.pid, { path: socket });
   await playTogether(reach, () => partDone() >= SETTLED_PART && nextCase >= SETTLED_CASES);
   await waitForDescriptors(fdCount);
   looks.length = 0;

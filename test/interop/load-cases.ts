@@ -9,6 +9,7 @@ import {
   readFileRange,
 } from '../support/disk-image.ts';
 import { eventually } from '../support/eventually.ts';
+import { idleDescriptors } from '../support/idle-descriptors.ts';
 import { NbdClient, type Reply } from '../support/nbd-client.ts';
 import { Errno } from '../support/nbd-wire.ts';
 import { countDescriptors, readCpuTime, readResidentMemory } from '../support/proc-stat.ts';
@@ -93,6 +94,7 @@ async function killBusyClients(context: CaseContext): Promise<void> {
   createSparseImage(image, 256 * MIB);
   const server = await context.serve(image);
   const socket = context.path('nbd0.sock');
+  await idleDescriptors(server.pid, { path: socket });
   const bystander = await Bystander.start(socket, 255 * MIB, context.options.seed);
   const before = countDescriptors(server.pid);
   for (const [index, mode] of (['randread', 'randwrite', 'randrw'] as const).entries()) {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from '../support/disk-image.ts';
 import { eventually } from '../support/eventually.ts';
+import { idleDescriptors } from '../support/idle-descriptors.ts';
 import { NbdClient } from '../support/nbd-client.ts';
 import { Cmd, Errno, Flag, goData, Opt, Rep, requestHeader } from '../support/nbd-wire.ts';
 import { countDescriptors } from '../support/proc-stat.ts';
@@ -188,6 +189,7 @@ export const protocolCases: readonly InteropCase[] = [
         requestHeader({ type: Cmd.WRITE, length: 16 }, 5n),
         Buffer.alloc(16, 0x77),
       ]);
+      await idleDescriptors(server.pid, address);
       const { client } = await NbdClient.open(address);
       const before = countDescriptors(server.pid);
       for (let length = 0; length <= bytes.length; length++) {

@@ -6,9 +6,9 @@
 import { XenStoreClient } from 'xenstore-client';
 import type { BlkbackDevice, BlkbackDisk } from '../../src/sim/blkback-device.ts';
 import { BlkbackDriver } from '../../src/sim/blkback-driver.ts';
-import type { RingService } from '../../src/sim/blkback-thread.ts';
 import type { EventChannelTable } from '../../src/sim/event-channel-table.ts';
 import type { GrantTable } from '../../src/sim/grants.ts';
+import type { RingService } from '../../src/sim/ring-service.ts';
 import { StoreSocket } from '../../src/sim/store-transport.ts';
 import type { Xenstored } from '../../src/sim/xenstored.ts';
 

@@ -13,12 +13,12 @@ import {
   type EngineStats,
   type Job,
 } from '../../src/sim/blkback-engine.ts';
-import type { RingService } from '../../src/sim/blkback-thread.ts';
 import { MASKED, openEventChannel, PENDING, UNBOUND } from '../../src/sim/event-channel.ts';
 import { SeededRandom } from '../../src/sim/faults.ts';
 import { GrantMap } from '../../src/sim/grant-map.ts';
 import { IovecList } from '../../src/sim/iovec-list.ts';
 import { QueueRunner, type RunnerFaults, type StopMode } from '../../src/sim/queue-runner.ts';
+import type { RingService } from '../../src/sim/ring-service.ts';
 import { PAGE_SIZE, viewMemory } from '../../src/sys/index.ts';
 import type { CachedDisk } from './cached-disk.ts';
 import { Liar } from './liar.ts';

@@ -10,8 +10,8 @@
  *   whoever holds pages while waiting for more holds so few that the others can finish. That is why
  *   the queues cannot lock each other up.
  * - A read takes all its pages at once and keeps them until its reply has left: the reply is
- *   written to the socket from those pages. A read too large for the pool is gathered piece by
- *   piece in memory of its own.
+ *   written to the socket from those pages. A read too large for that is answered piece by piece,
+ *   each like a read of its own; for a client that takes no pieces it is gathered in memory first.
  * - A write takes pages for a window of its payload, is filled by the connection, and gives each
  *   page back when the backend has taken it.
  * - Sectors that a client covers in part are read, patched and written under a range lock, so that
@@ -24,6 +24,7 @@ import { NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
 import { BlkifStatus } from '../blkif/index.ts';
 import { PAGE_SIZE } from '../sys/index.ts';
 import { Counter, type Counters } from './counters.ts';
+import { FragmentedReads } from './fragmented-read.ts';
 import type { GuestRings } from './guest-rings.ts';
 import type { DiskShape } from './lane-config.ts';
 import type { LaneContexts } from './lane-contexts.ts';
@@ -107,6 +108,7 @@ export class Engine {
   readonly #pageQueue = new OperationQueue(Queue.PAGES);
   readonly #slotQueue = new OperationQueue(Queue.SLOTS);
   readonly #readPagesMax: number;
+  readonly #fragments: FragmentedReads;
   readonly #windowPages: number;
   /** Reads that need memory of their own, of which there is too little now. */
   readonly #spillQueue = new OperationQueue(Queue.SPILL);
@@ -132,6 +134,7 @@ export class Engine {
     this.#rangeLock = new RangeLock(config.ranges, config.laneIndex, raggedMax);
     this.#spill = new SpillMemory(config.spillLimitBytes);
     this.#readPagesMax = quarter * 2;
+    this.#fragments = new FragmentedReads(parts.pool);
     this.#windowPages = Math.min(quarter, Math.max(this.#ring.maxSegments, WINDOW_PAGES));
     this.#flushes = new SharedFlush(this.#ring, (operation) => this.#finish(operation));
     this.#zeroes = new ZeroWriter(this.#ring, parts.zeroPool, (operation) => {
@@ -221,6 +224,17 @@ export class Engine {
     operation.isActive = true;
     operation.errno = errno;
     this.#finish(operation);
+  }
+
+  /**
+   * A piece of a read, whose reply said that it is not all of it, has left: the next is read.
+   */
+  readOn(operation: Operation): void {
+    giveBackPages(this.#pool, operation);
+    this.#fragments.moveOn(operation);
+    operation.isActive = true;
+    if (this.#isBroken) this.#refuseBroken(operation);
+    else this.#wantPages(operation);
   }
 
   /** Starts a flush on the lane's own behalf. */
@@ -447,12 +461,14 @@ export class Engine {
   // --- stages
 
   /**
-   * A read that the pool can hold takes pages. A larger one first needs memory to be gathered in;
-   * it waits for that in a queue of its own, so that it holds up nobody who only needs pages.
+   * A read that the pool can hold takes pages, and so does one that may be answered in pieces. Any
+   * other first needs memory to be gathered in; it waits for that in a queue of its own, so that it
+   * holds up nobody who only needs pages.
    */
   #startRead(operation: Operation): void {
     const isLarge = operation.gridBytes > this.#readPagesMax * PAGE_SIZE;
-    if (!isLarge) this.#wantPages(operation);
+    operation.isFragmented = this.#fragments.suit(operation, this.isStarved);
+    if (!isLarge || operation.mayFragment) this.#wantPages(operation);
     else if (this.#spillQueue.isEmpty && this.#takeSpill(operation)) this.#wantPages(operation);
     else this.#spillQueue.push(operation);
   }
@@ -541,9 +557,10 @@ export class Engine {
   #allocateRead(operation: Operation): boolean {
     const pages = Math.ceil((operation.gridBytes - operation.allocatedBytes) / PAGE_SIZE);
     if (operation.spillAddress === 0) {
-      if (this.#pool.freeCount < pages) return false;
-      appendPages(this.#pool, operation, pages);
-      operation.allocatedBytes = operation.gridBytes;
+      const count = this.#fragments.pagesNow(operation, pages);
+      if (this.#pool.freeCount < count) return false;
+      appendPages(this.#pool, operation, count);
+      operation.allocatedBytes = Math.min(operation.gridBytes, count * PAGE_SIZE);
       return true;
     }
     // One piece at a time; its pages come back when it has been copied out. A request on the ring
@@ -634,7 +651,7 @@ export class Engine {
   /** What comes after everything that was ready has been issued. */
   #issued(operation: Operation): void {
     if (operation.stage === Stage.READ && operation.allocatedBytes < operation.gridBytes) {
-      this.#wantPages(operation);
+      if (!operation.isFragmented) this.#wantPages(operation);
     } else if (operation.stage === Stage.WRITE && operation.wantsRoom) {
       operation.wantsRoom = false;
       this.wantRoom(operation);
@@ -701,7 +718,19 @@ export class Engine {
         return;
       default:
         if (operation.issuedBytes >= operation.gridBytes) this.#dataDone(operation);
+        else if (operation.isFragmented) this.#fragmentRead(operation);
     }
+  }
+
+  /** A piece of a read is there: it is sent before the next is asked for. */
+  #fragmentRead(operation: Operation): void {
+    if (operation.errno !== 0 || operation.requester === undefined) {
+      this.#dataDone(operation);
+      return;
+    }
+    operation.isMore = true;
+    operation.isActive = false;
+    operation.requester.replyReady(operation);
   }
 
   #edgesZeroed(operation: Operation): void {

@@ -66,6 +66,8 @@ export class NbdConnection implements Requester {
   #isBulk = false;
 
   #operationsNow = 0;
+  /** When the last request came, no other was in progress. */
+  #wasAlone = false;
   /** Bytes of reads and writes among them. */
   #bytesNow = 0;
   readonly #window: ReadWindow;
@@ -336,6 +338,14 @@ export class NbdConnection implements Requester {
       return;
     }
     operation.isFua = (request.flags & NbdCmdFlag.FUA) !== 0 && this.#info.canFua;
+    const isAlone = this.#operationsNow === 1;
+    // Not after several that left together, whose successors come one after the other as well.
+    operation.isAlone = isAlone && this.#wasAlone;
+    this.#wasAlone = isAlone;
+    operation.mayFragment =
+      command === NbdCmd.READ &&
+      (this.#agreement.isStructured || this.#agreement.isExtended) &&
+      (request.flags & NbdCmdFlag.DF) === 0;
     operation.isOneExtent = (request.flags & NbdCmdFlag.REQ_ONE) !== 0;
     if (command === NbdCmd.WRITE && request.lengthBytes > 0) this.#current = operation;
     engine.start(operation);
@@ -357,10 +367,8 @@ export class NbdConnection implements Requester {
   }
 
   replyReady(operation: Operation): void {
-    const { counters, headers, nowUs, statusReplies, trace } = this.#core;
-    const latencyUs = elapsedUs(nowUs, operation.startedUs);
-    countReply(counters, operation.command, operation.errno, latencyUs);
-    trace?.record(operation, this.id, counters.values[Counter.CLOCK_MS_NOW], latencyUs);
+    const { headers, statusReplies } = this.#core;
+    if (!operation.isMore) this.#countReply(operation);
     if (operation.command === NbdCmd.BLOCK_STATUS && operation.errno === 0) {
       statusReplies.encode(operation, this.#agreement, this.#core);
     } else {
@@ -369,6 +377,13 @@ export class NbdConnection implements Requester {
     }
     this.#replies.push(operation);
     this.#markDirty();
+  }
+
+  #countReply(operation: Operation): void {
+    const { counters, nowUs, trace } = this.#core;
+    const latencyUs = elapsedUs(nowUs, operation.startedUs);
+    countReply(counters, operation.command, operation.errno, latencyUs);
+    trace?.record(operation, this.id, counters.values[Counter.CLOCK_MS_NOW], latencyUs);
   }
 
   #markDirty(): void {

@@ -13,7 +13,10 @@ import { NO_PAGE } from './page-pool.ts';
 
 /** Who asked, and is to be answered. The engine only hands it back. */
 export interface Requester {
-  /** The reply of `operation` is ready to be sent. */
+  /**
+   * The reply of `operation` is ready to be sent. Where `isMore` says that it is not all of it, the
+   * engine wants to hear when it has left: see {@link Engine.readOn}.
+   */
   replyReady(operation: Operation): void;
   /** `operation`, a write, has room for payload now. */
   payloadWanted(operation: Operation): void;
@@ -99,6 +102,14 @@ export class Operation {
   /** A write that waits for slots has payload for another window. */
   wantsRoom = false;
 
+  /** A read that may be answered piece by piece, and one that is, since it is large. */
+  mayFragment = false;
+  isFragmented = false;
+  /** Its client asks one thing at a time. */
+  isAlone = false;
+  /** The reply is of a first piece, and not the last of the operation. */
+  isMore = false;
+
   /** Has a first or last sector that the client covers in part only. */
   isRagged = false;
   /** Is in the range lock's table, and holds its range there or waits for it. */
@@ -151,6 +162,10 @@ export class Operation {
     this.issuePage = NO_PAGE;
     this.fillPage = NO_PAGE;
     this.wantsRoom = false;
+    this.mayFragment = false;
+    this.isFragmented = false;
+    this.isAlone = false;
+    this.isMore = false;
     this.isRagged = false;
     this.rangeEntered = false;
     this.holdsRange = false;

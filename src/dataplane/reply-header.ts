@@ -58,7 +58,7 @@ export function encodeReplyHeader(
   agreement: ReplyForm,
 ): void {
   const isRead = operation.command === NbdCmd.READ;
-  operation.dataBytes = isRead && operation.errno === 0 ? operation.lengthBytes | 0 : 0;
+  operation.dataBytes = isRead && operation.errno === 0 ? dataBytesOf(operation) : 0;
   // Once chunks are agreed on, a read must be answered with them; other commands need not be,
   // unless the headers are extended.
   const isStatus = operation.command === NbdCmd.BLOCK_STATUS;
@@ -73,12 +73,30 @@ export function encodeReplyHeader(
     const payloadBytes = OFFSET_DATA_PREFIX_BYTES + operation.dataBytes;
     const type = NbdReplyType.OFFSET_DATA;
     const header = encodeHeader(view, at, operation, agreement, type, payloadBytes);
-    // The halves as they came: the whole number would be an object on its way to another function.
-    view.setInt32(at + header, operation.offsetHigh);
-    view.setInt32(at + header + 4, operation.offsetLow);
+    encodeOffset(view, at + header, operation);
     operation.headerBytes = header + OFFSET_DATA_PREFIX_BYTES;
   } else {
     operation.headerBytes = encodeHeader(view, at, operation, agreement, NbdReplyType.NONE, 0);
+  }
+}
+
+/** What of the data this reply has. */
+function dataBytesOf(operation: Operation): number {
+  return operation.isMore
+    ? (operation.issuedBytes - operation.skewBytes) | 0
+    : operation.lengthBytes | 0;
+}
+
+/** Where the data of this reply begins. */
+function encodeOffset(view: DataView, at: number, operation: Operation): void {
+  if (operation.isFragmented) {
+    const { offset } = operation;
+    view.setUint32(at, Math.floor(offset / 2 ** 32));
+    view.setUint32(at + 4, offset % 2 ** 32);
+  } else {
+    // The halves as they came: the whole number would be an object on its way to another function.
+    view.setInt32(at, operation.offsetHigh);
+    view.setInt32(at + 4, operation.offsetLow);
   }
 }
 
@@ -98,7 +116,7 @@ function encodeErrorChunk(
   operation.headerBytes = header + payloadBytes;
 }
 
-/** The header of a reply's only chunk. Returns its length. */
+/** The header of a reply's only chunk, or of a piece of a read. Returns its length. */
 function encodeHeader(
   view: DataView,
   at: number,
@@ -107,7 +125,8 @@ function encodeHeader(
   type: number,
   payloadBytes: number,
 ): number {
-  return encodeChunk(view, at, operation, agreement, type, NbdReplyFlag.DONE, payloadBytes);
+  const flags = operation.isMore ? 0 : NbdReplyFlag.DONE;
+  return encodeChunk(view, at, operation, agreement, type, flags, payloadBytes);
 }
 
 /** Writes the header of a chunk with these flags. Returns its length. */

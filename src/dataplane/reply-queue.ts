@@ -93,9 +93,13 @@ export class ReplyQueue {
       if (sentBytes < length) break;
       sentBytes -= length;
       this.backlogBytes -= length;
+      this.#queue.shift();
+      if (operation.isMore) {
+        core.engine.readOn(operation);
+        continue;
+      }
       this.completedCount += 1;
       this.completedBytes += operation.clientBytes;
-      this.#queue.shift();
       core.release(operation);
     }
     this.#sentBytes = sentBytes;

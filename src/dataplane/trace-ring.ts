@@ -55,8 +55,12 @@ export class TraceRing {
     numbers[at + TraceField.CLIENT] = client;
     numbers[at + TraceField.COMMAND] = operation.command;
     numbers[at + TraceField.ERRNO] = operation.errno;
-    numbers[at + TraceField.OFFSET] = operation.offset;
-    numbers[at + TraceField.LENGTH_BYTES] = operation.lengthBytes;
+    // A read that was answered in pieces has moved on to its last.
+    const { isFragmented } = operation;
+    numbers[at + TraceField.OFFSET] = isFragmented ? offsetAsked(operation) : operation.offset;
+    numbers[at + TraceField.LENGTH_BYTES] = isFragmented
+      ? operation.clientBytes
+      : operation.lengthBytes;
     numbers[at + TraceField.LATENCY_MS] = latencyUs / 1000;
     // The store is a release of the record.
     Atomics.store(this.#indices, HEAD, (head + 1) | 0);
@@ -78,4 +82,8 @@ export class TraceRing {
   takeDropped(): number {
     return Atomics.exchange(this.#indices, DROPPED, 0);
   }
+}
+
+function offsetAsked({ offsetHigh, offsetLow }: Operation): number {
+  return (offsetHigh >>> 0) * 2 ** 32 + (offsetLow >>> 0);
 }

@@ -11,21 +11,14 @@ import { Cmd, CmdFlag, Errno } from '../support/nbd-wire.ts';
 import { checkData, checkStatus } from './answer-checks.ts';
 import { DISCARDED_BYTE } from './cached-disk.ts';
 import type { ClientPlan, ClientWorld } from './client-world.ts';
-import type { ModelWrite } from './disk-model.ts';
 import { LoopbackSocket, type SocketPeer } from './loopback-socket.ts';
 import { constantBytes, drawPayload, type Payload } from './payloads.ts';
+import { type PendingRequest, takePiece } from './pending-request.ts';
 import { parseReply, type Reply } from './reply-parser.ts';
 import { commandName, encodeHeader } from './request-header.ts';
 
-interface PendingRequest {
-  readonly command: number;
-  readonly offset: number;
-  readonly lengthBytes: number;
-  readonly isFua: boolean;
-  readonly write: ModelWrite | undefined;
-  readonly read: { readonly beganAt: number } | undefined;
-  readonly beganAt: number;
-}
+/** One of so many reads must be answered in one piece. */
+const WHOLE_EVERY = 5;
 
 export class NbdRequester implements SocketPeer {
   readonly id: number;
@@ -153,7 +146,8 @@ export class NbdRequester implements SocketPeer {
   #read(): void {
     const { offset, lengthBytes } = this.#drawRange();
     const { model } = this.#world;
-    this.#send(Cmd.READ, 0, offset, lengthBytes, undefined, {
+    const isWhole = this.agreement.isStructured && this.#cookies % WHOLE_EVERY === 0;
+    this.#send(Cmd.READ, isWhole ? CmdFlag.DF : 0, offset, lengthBytes, undefined, {
       read: model.beginRead(),
     });
   }
@@ -243,12 +237,14 @@ export class NbdRequester implements SocketPeer {
     );
     this.#pending.set(cookie, {
       command,
+      flags,
       offset,
       lengthBytes,
       isFua: (flags & CmdFlag.FUA) !== 0,
       write: about.write,
       read: about.read,
       beganAt: this.#world.model.now(),
+      pieces: [],
     });
     this.socket.send(header.address, header.lengthBytes);
     if (payload !== undefined) this.socket.send(payload.address, payload.bytes.length);
@@ -322,6 +318,12 @@ export class NbdRequester implements SocketPeer {
       this.#world.report(`client ${this.id}: request #${cookie} ${why}`);
       return;
     }
+    const wrong = takePiece(pending, reply);
+    if (wrong !== undefined) {
+      this.#world.report(`client ${this.id}: READ #${cookie} is wrong: ${wrong}`);
+      return;
+    }
+    if (!reply.isLast) return;
     this.#pending.delete(cookie);
     this.answers += 1;
     if (scheduler.isTraced) {
@@ -342,12 +344,13 @@ export class NbdRequester implements SocketPeer {
   #checkRead(
     pending: PendingRequest,
     read: { readonly beganAt: number },
-    { errno, data, cookie }: Reply,
+    { errno, cookie, data: lastData }: Reply,
   ): void {
     const { model, isDataTrusted } = this.#world;
     model.endRead(read);
     if (errno !== 0 || !isDataTrusted) return;
-    const { command, offset, lengthBytes } = pending;
+    const { command, offset, lengthBytes, pieces } = pending;
+    const data = command === Cmd.READ ? Buffer.concat(pieces) : lastData;
     const question = { offset, lengthBytes, beganAt: read.beganAt };
     const wrong =
       command === Cmd.BLOCK_STATUS

@@ -20,6 +20,10 @@ export interface Reply {
   readonly owner: number;
   readonly cookie: number;
   readonly errno: number;
+  /** Nothing more comes for this request. */
+  readonly isLast: boolean;
+  /** Where the data begins, as a chunk says. */
+  readonly offset: number | undefined;
   /** Of a read; of a BLOCK_STATUS its chunk's payload. */
   readonly data: Buffer;
   readonly totalBytes: number;
@@ -60,6 +64,8 @@ function parseSimple(bytes: Buffer, dataBytesOf: (cookie: number) => number): Re
     owner: bytes.readUInt32BE(8),
     cookie,
     errno,
+    isLast: true,
+    offset: undefined,
     data: bytes.subarray(16, 16 + dataBytes),
     totalBytes: 16 + dataBytes,
   };
@@ -74,17 +80,24 @@ function parseChunk(
   if (bytes.length < totalBytes) return undefined;
   const flags = bytes.readUInt16BE(4);
   const type = bytes.readUInt16BE(6);
-  const ids = { owner: bytes.readUInt32BE(8), cookie: bytes.readUInt32BE(12), totalBytes };
-  if (flags !== FLAG_DONE) return `a chunk with flags ${flags}`;
-  if (type === TYPE_NONE && payloadBytes === 0) return { ...ids, errno: 0, data: NO_DATA };
-  if (type === TYPE_OFFSET_DATA) {
-    return { ...ids, errno: 0, data: bytes.subarray(headerBytes + 8, totalBytes) };
+  const ids = {
+    owner: bytes.readUInt32BE(8),
+    cookie: bytes.readUInt32BE(12),
+    errno: 0,
+    isLast: flags === FLAG_DONE,
+    offset: undefined,
+    data: NO_DATA,
+    totalBytes,
+  };
+  if (type === TYPE_OFFSET_DATA && payloadBytes > 8 && (flags & ~FLAG_DONE) === 0) {
+    const offset = Number(bytes.readBigUInt64BE(headerBytes));
+    return { ...ids, offset, data: bytes.subarray(headerBytes + 8, totalBytes) };
   }
+  if (flags !== FLAG_DONE) return `a chunk of type ${type} with flags ${flags}`;
+  if (type === TYPE_NONE && payloadBytes === 0) return ids;
   if (type === (headerBytes === 32 ? TYPE_BLOCK_STATUS_EXT : TYPE_BLOCK_STATUS)) {
-    return { ...ids, errno: 0, data: bytes.subarray(headerBytes, totalBytes) };
+    return { ...ids, data: bytes.subarray(headerBytes, totalBytes) };
   }
-  if (type === TYPE_ERROR) {
-    return { ...ids, errno: bytes.readUInt32BE(headerBytes), data: NO_DATA };
-  }
+  if (type === TYPE_ERROR) return { ...ids, errno: bytes.readUInt32BE(headerBytes) };
   return `a chunk of type ${type}`;
 }

@@ -18,15 +18,17 @@ export interface ServedFile {
   readonly open: () => Promise<NbdClient>;
 }
 
-/** Serves a fresh file of zeroes. */
+/** Serves a fresh file of zeroes, with what `fill` does to it. */
 export async function serveFile(
   t: TapTest,
   sizeBytes: number,
   args: readonly string[] = [],
+  fill: (file: string) => void = () => undefined,
 ): Promise<ServedFile> {
   const folder = mkdtempSync(join(tmpdir(), 'xenblk-nbd-test-'));
   const file = join(folder, 'disk.img');
   writeFileSync(file, Buffer.alloc(sizeBytes));
+  fill(file);
   const address = { path: join(folder, 'nbd.sock') };
   const daemon = await Daemon.start(['--simulate', file, '--unix', address.path, ...args]);
   t.teardown(async () => {

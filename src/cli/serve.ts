@@ -130,7 +130,7 @@ function addDiskOptions(command: Command): void {
     .addOption(
       option(
         '--queues <n>',
-        'rings to use at most; by default half the cores, as far as granted pages go',
+        'rings to use at most; by default one for each core, as far as granted pages go',
         wholeNumber('--queues', 1, 64),
       ),
     )

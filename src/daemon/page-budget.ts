@@ -16,6 +16,8 @@ import { DaemonError } from './errors.ts';
 
 /** Pages of a lane for data in transit. More only spread the same load over more cache lines. */
 export const POOL_PAGES_MAX = 768;
+/** Pages for each of several lanes: with fewer, requests of a deep queue wait for them. */
+export const POOL_PAGES_GOOD = 384;
 /** Lanes that a device starts with when nobody says how many. */
 export const LANES_MAX = 4;
 /** A pool below this could not move one direct request and the ends of a ragged one. */
@@ -39,17 +41,18 @@ export function poolPagesPerDevice(limitPages: number, deviceCount: number): num
 export interface PageNeed {
   /** Without these it does not start. */
   readonly leastPages: number;
-  /** With these it is as fast as it gets. */
+  /** With these it is fast. */
   readonly goodPages: number;
 }
 
 /** What a device needs of the guest's limit; it takes all that it can have in between. */
 export function pageNeed(laneCount: number, ringPageOrder: number, isIndirect: boolean): PageNeed {
   const otherPages = ZERO_PAGES + (isIndirect ? INDIRECT_PAGES : 0);
+  const goodPoolPages = Math.max(POOL_PAGES_MAX, laneCount * POOL_PAGES_GOOD);
   return {
     // Rings shrink to one page each when the limit is low.
     leastPages: laneCount * (POOL_PAGES_MIN + otherPages + 1),
-    goodPages: laneCount * (POOL_PAGES_MAX + otherPages + 2 ** ringPageOrder),
+    goodPages: goodPoolPages + laneCount * (otherPages + 2 ** ringPageOrder),
   };
 }
 

@@ -2,7 +2,7 @@
 
 import { availableParallelism } from 'node:os';
 import type { TransportWish } from '../frontend/index.ts';
-import { LANES_MAX, POOL_PAGES_MAX, POOL_PAGES_MIN, poolPagesPerDevice } from './page-budget.ts';
+import { LANES_MAX, POOL_PAGES_GOOD, POOL_PAGES_MIN, poolPagesPerDevice } from './page-budget.ts';
 
 const RING_PAGE_ORDER = 2;
 const INDIRECT_SEGMENTS = 256;
@@ -46,13 +46,13 @@ export function transportWish(
 }
 
 /**
- * How many lanes serve a vbd well: a lane keeps one core busy, its clients and the rest of the
- * guest keep another, and a client is to find the pages in its lane that it would find in a single
- * one.
+ * How many lanes serve a vbd well: one for each core, as xen-blkfront has queues. A lane that works
+ * for one client leaves another's core idle, and lanes that have nothing to do cost none. But each
+ * has to have the pages for a deep queue.
  */
 export function goodQueues({ coreCount, poolPagesMax }: DeviceShare): number {
-  const byCores = Math.floor(coreCount / 2);
-  const byPages = Math.floor(poolPagesMax / POOL_PAGES_MAX);
+  const byCores = Math.floor(coreCount);
+  const byPages = Math.floor(poolPagesMax / POOL_PAGES_GOOD);
   return Math.max(1, Math.min(byCores, byPages, LANES_MAX));
 }
 

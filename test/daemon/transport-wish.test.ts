@@ -5,16 +5,16 @@ import { deviceShare, goodQueues, transportWish } from '../../src/daemon/transpo
 void t.test('as many rings as do good', (t) => {
   for (const [coreCount, poolPagesMax, queues] of [
     [1, 3072, 1],
-    [2, 3072, 1],
-    [3, 3072, 1],
-    [4, 3072, 2],
-    [8, 3072, 4],
+    [2, 3072, 2],
+    [3, 3072, 3],
+    [4, 3072, 4],
     [64, 3072, 4],
     [64, 9000, 4],
-    [8, 2303, 2],
-    [8, 768, 1],
+    [8, 1535, 3],
+    [8, 848, 2],
+    [8, 767, 1],
     [8, 24, 1],
-    [2.5, 3072, 1],
+    [2.5, 3072, 2],
     [0.25, 3072, 1],
   ] as const) {
     t.equal(goodQueues({ coreCount, poolPagesMax }), queues, `${coreCount}, ${poolPagesMax}`);

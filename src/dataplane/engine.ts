@@ -226,11 +226,16 @@ export class Engine {
     this.#finish(operation);
   }
 
+  /** Takes the pages of an operation whose reply has left, or has been copied. */
+  giveBack(operation: Operation): void {
+    giveBackPages(this.#pool, operation);
+  }
+
   /**
    * A piece of a read, whose reply said that it is not all of it, has left: the next is read.
    */
   readOn(operation: Operation): void {
-    giveBackPages(this.#pool, operation);
+    this.giveBack(operation);
     this.#fragments.moveOn(operation);
     operation.isActive = true;
     if (this.#isBroken) this.#refuseBroken(operation);

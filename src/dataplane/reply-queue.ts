@@ -20,9 +20,12 @@ export class ReplyQueue {
   /** Of all replies in the queue. */
   backlogBytes = 0;
   readonly #queue = new OperationQueue(Queue.SEND);
+  /** Reads of which a piece is parked. They hold no pages, and go on when that has left. */
+  readonly #paused = new OperationQueue(Queue.SEND);
   /** Bytes of the first reply that have left already. */
   #sentBytes = 0;
   /** Parked bytes come before the queue; 0 when there are none. */
+  #isParking = false;
   #parkingAddress = 0;
   #parkingBytes = 0;
   #parkedStart = 0;
@@ -84,7 +87,10 @@ export class ReplyQueue {
       const parked = Math.min(count, this.#parkedEnd - this.#parkedStart);
       this.#parkedStart += parked;
       sentBytes -= parked;
-      if (!this.isParked) this.#freeParking(core);
+      if (!this.isParked) {
+        this.#freeParking(core);
+        if (!this.#isParking) this.#goOn(core);
+      }
     }
     for (;;) {
       const operation = this.#queue.head;
@@ -95,7 +101,7 @@ export class ReplyQueue {
       this.backlogBytes -= length;
       this.#queue.shift();
       if (operation.isMore) {
-        core.engine.readOn(operation);
+        this.#pieceLeft(operation, core);
         continue;
       }
       this.completedCount += 1;
@@ -119,6 +125,7 @@ export class ReplyQueue {
     let completedCount = 0;
     let completedBytes = 0;
     let parkedBytes = 0;
+    this.#isParking = true;
     while (!this.isEmpty) {
       this.gather(core);
       core.iovec.copyTo(address + parkedBytes);
@@ -127,6 +134,7 @@ export class ReplyQueue {
       completedCount += this.completedCount;
       completedBytes += this.completedBytes;
     }
+    this.#isParking = false;
     this.completedCount = completedCount;
     this.completedBytes = completedBytes;
     this.#parkingAddress = address;
@@ -136,6 +144,16 @@ export class ReplyQueue {
     return true;
   }
 
+  /** While replies are being parked, or are, nothing more is read for who does not take them. */
+  #pieceLeft(operation: Operation, core: LaneCore): void {
+    if (this.#isParking || this.isParked) {
+      core.engine.giveBack(operation);
+      this.#paused.push(operation);
+    } else {
+      core.engine.readOn(operation);
+    }
+  }
+
   #freeParking(core: LaneCore): void {
     if (this.#parkingBytes > 0) core.engine.freeParking(this.#parkingAddress, this.#parkingBytes);
     this.#parkingBytes = 0;
@@ -143,11 +161,19 @@ export class ReplyQueue {
     this.#parkedEnd = 0;
   }
 
+  #goOn(core: LaneCore): void {
+    for (;;) {
+      const operation = this.#paused.shift();
+      if (operation === undefined) return;
+      core.engine.readOn(operation);
+    }
+  }
+
   /** Nobody will read them: ends all operations. */
   drop(core: LaneCore): void {
     this.#freeParking(core);
     for (;;) {
-      const operation = this.#queue.shift();
+      const operation = this.#queue.shift() ?? this.#paused.shift();
       if (operation === undefined) break;
       core.release(operation);
     }

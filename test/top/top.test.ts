@@ -10,7 +10,7 @@ import { findProgram, runProgram } from '../support/program.ts';
 const SCRIPT = findProgram('script');
 
 void t.test('a daemon', async (t) => {
-  const { daemon, open } = await startSimulated(t, ['--metrics', '127.0.0.1:0']);
+  const { daemon, open } = await startSimulated(t, ['--metrics', '127.0.0.1:0', '--queues', '1']);
   const [line] = await loggedSoon(daemon, 'metrics-open');
   const address = new URL(String(line?.['address'])).host;
   const client = await open();

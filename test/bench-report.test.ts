@@ -23,6 +23,7 @@ function sample(rate: number, cpuUsPerRequest: number): Sample {
     cpuUsPerRequest,
     backendCpuUsPerRequest: 1,
     residentBytes: 0,
+    stolenPart: 0,
   };
 }
 

@@ -21,6 +21,7 @@ import {
   type LoadSettings,
   measure,
   measureLatency,
+  measureUndisturbed,
   type Placement,
   type Sample,
 } from './measure.ts';
@@ -82,6 +83,21 @@ async function record<T>(
   }
 }
 
+/** Each server does everything once before it counts: programs compile, and caches fill. */
+async function warmUp(
+  options: BenchOptions,
+  settings: LoadSettings,
+  contenders: readonly Contender[],
+): Promise<void> {
+  for (const row of options.rows) {
+    for (const contender of contenders) {
+      // Who fails here fails again where it is told.
+      await contender.use((server) => measure(server, row, settings)).catch(() => undefined);
+    }
+  }
+  console.log('warmed up');
+}
+
 async function measureRows(
   options: BenchOptions,
   settings: LoadSettings,
@@ -89,11 +105,13 @@ async function measureRows(
   measurements: Measurements,
 ): Promise<void> {
   const random = new SeededRandom(options.seed);
+  const run = options.isQuick ? measure : measureUndisturbed;
+  if (!options.isQuick) await warmUp(options, settings, contenders);
   for (let repetition = 1; repetition <= options.repetitions; repetition++) {
     for (const [index, row] of random.shuffled(options.rows).entries()) {
       for (const contender of random.shuffled(contenders)) {
         await record(measurements.throughput, row.name, contender, async (server) => {
-          const sample = await measure(server, row, settings);
+          const sample = await run(server, row, settings);
           const { residentBytes } = sample;
           contender.peakResidentBytes = Math.max(contender.peakResidentBytes, residentBytes);
           return sample;

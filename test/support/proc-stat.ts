@@ -80,6 +80,21 @@ export function readCpuTime(pid: number, apartPrefix: string): CpuTime {
   return { totalMs: totalTicks * MS_PER_TICK, apartMs: apartTicks * MS_PER_TICK };
 }
 
+/** What all processors did since the start, in ticks. */
+export interface MachineTime {
+  readonly totalTicks: number;
+  /** Something wanted to run, and the hypervisor let another machine run. */
+  readonly stolenTicks: number;
+}
+
+/** The first line of /proc/stat. */
+export function readMachineTime(): MachineTime {
+  const [line = ''] = readFileSync('/proc/stat', 'utf8').split('\n', 1);
+  // user nice system idle iowait irq softirq steal; what follows is part of the first two.
+  const ticks = line.split(/\s+/).slice(1, 9).map(Number);
+  return { totalTicks: ticks.reduce((sum, one) => sum + one, 0), stolenTicks: ticks[7] ?? 0 };
+}
+
 /** Names of the living threads, as in /proc/PID/task/N/comm. */
 export function readThreadNames(pid: number): string[] {
   return readdirSync(`/proc/${pid}/task`).map((thread) =>

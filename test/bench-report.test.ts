@@ -2,7 +2,7 @@
 // that a failure is told and never counted as a figure.
 import t from 'tap';
 import { svgChart } from './bench/chart.ts';
-import type { Sample } from './bench/measure.ts';
+import { type Sample, undisturbed } from './bench/measure.ts';
 import { shortNumber, textReport } from './bench/report.ts';
 import {
   Collector,
@@ -26,6 +26,22 @@ function sample(rate: number, cpuUsPerRequest: number): Sample {
     stolenPart: 0,
   };
 }
+
+void t.test('what was stolen from is measured again', async (t) => {
+  for (const [stolen, runs, counted] of [
+    [[0.01, 0], 1, 0.01],
+    [[0.2, 0.03, 0], 2, 0.03],
+    [[0.2, 0.1, 0.15, 0], 3, 0.1],
+  ] as const) {
+    let count = 0;
+    const { stolenPart } = await undisturbed(() => {
+      const next = { ...sample(1, 1), stolenPart: stolen[count] ?? 1 };
+      count += 1;
+      return Promise.resolve(next);
+    });
+    t.strictSame([count, stolenPart], [runs, counted]);
+  }
+});
 
 void t.test('medians and means', async (t) => {
   t.equal(median([]), undefined);

@@ -46,9 +46,9 @@ export function transportWish(
 }
 
 /**
- * How many lanes serve a vbd well: one for each core, as xen-blkfront has queues. A lane that works
- * for one client leaves another's core idle, and lanes that have nothing to do cost none. But each
- * has to have the pages for a deep queue.
+ * How many lanes serve a vbd well: one for each core, as xen-blkfront has queues. With fewer, cores
+ * are idle while clients wait for the lane they share; a lane that has nothing to do sleeps. But
+ * each has to have the pages for a deep queue.
  */
 export function goodQueues({ coreCount, poolPagesMax }: DeviceShare): number {
   const byCores = Math.floor(coreCount);

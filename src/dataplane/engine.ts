@@ -473,6 +473,7 @@ export class Engine {
   #startRead(operation: Operation): void {
     const isLarge = operation.gridBytes > this.#readPagesMax * PAGE_SIZE;
     operation.isFragmented = this.#fragments.suit(operation, this.isStarved);
+    // One that may have pieces and is large is whole only where all its pages are free.
     if (!isLarge || operation.mayFragment) this.#wantPages(operation);
     else if (this.#spillQueue.isEmpty && this.#takeSpill(operation)) this.#wantPages(operation);
     else this.#spillQueue.push(operation);

@@ -144,9 +144,9 @@ export class ReplyQueue {
     return true;
   }
 
-  /** While replies are being parked, or are, nothing more is read for who does not take them. */
+  /** A piece that went to the parked bytes is not taken: nothing more is read until it is. */
   #pieceLeft(operation: Operation, core: LaneCore): void {
-    if (this.#isParking || this.isParked) {
+    if (this.#isParking) {
       core.engine.giveBack(operation);
       this.#paused.push(operation);
     } else {

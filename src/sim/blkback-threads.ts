@@ -12,7 +12,7 @@ import type {
 } from './worker-messages.ts';
 
 /** How the names of the threads under /proc/PID/task/TID/comm begin; a number follows. */
-export const BLKBACK_THREAD_NAME = 'sim-blkback-';
+const BLKBACK_THREAD_NAME = 'sim-blkback-';
 
 interface ServingThread {
   readonly thread: BlkbackThread;
@@ -103,7 +103,7 @@ export class BlkbackThreads extends CommandedRings {
     const name = `${BLKBACK_THREAD_NAME}${this.#threads.length}`;
     const thread = new BlkbackThread(name, this.#busyPollUs);
     thread.onBroken = (queueId) => this.onBroken?.(queueId);
-    // Commands are obeyed in order, and the first failure is told to whoever attaches a ring.
+    // Obeyed in order, before the ring is attached; without its disk that fails, and is told.
     const known = [...this.#disks.values(), ...(this.#faults === undefined ? [] : [this.#faults])];
     for (const command of known) void thread.obey(command).catch(() => undefined);
     const serving = { thread, queueIds: new Set<number>() };

@@ -3,7 +3,6 @@
  * real wire formats. Used by `--simulate` and by tests.
  */
 
-export { BLKBACK_THREAD_NAME } from './blkback-threads.ts';
 export type { EngineStats } from './engine-stats.ts';
 export type { SimulatedTimers } from './fault-schedule.ts';
 export {

@@ -21,9 +21,9 @@ import {
   type LoadSettings,
   measure,
   measureLatency,
-  measureUndisturbed,
   type Placement,
   type Sample,
+  undisturbed,
 } from './measure.ts';
 import { type BenchOptions, readBenchOptions } from './options.ts';
 import { textReport } from './report.ts';
@@ -105,13 +105,13 @@ async function measureRows(
   measurements: Measurements,
 ): Promise<void> {
   const random = new SeededRandom(options.seed);
-  const run = options.isQuick ? measure : measureUndisturbed;
   if (!options.isQuick) await warmUp(options, settings, contenders);
   for (let repetition = 1; repetition <= options.repetitions; repetition++) {
     for (const [index, row] of random.shuffled(options.rows).entries()) {
       for (const contender of random.shuffled(contenders)) {
         await record(measurements.throughput, row.name, contender, async (server) => {
-          const sample = await run(server, row, settings);
+          const run = (): Promise<Sample> => measure(server, row, settings);
+          const sample = await (options.isQuick ? run() : undisturbed(run));
           const { residentBytes } = sample;
           contender.peakResidentBytes = Math.max(contender.peakResidentBytes, residentBytes);
           return sample;

@@ -158,17 +158,13 @@ export async function measure(
 }
 
 /**
- * Runs one row until a run was let alone by the hypervisor, three times at most; the one that was
- * robbed least counts.
+ * Measures until the hypervisor lets a run alone, three times at most; the one that was robbed
+ * least counts.
  */
-export async function measureUndisturbed(
-  server: RunningServer,
-  row: Row,
-  settings: LoadSettings,
-): Promise<Sample> {
-  let best = await measure(server, row, settings);
+export async function undisturbed(run: () => Promise<Sample>): Promise<Sample> {
+  let best = await run();
   for (let retry = 0; retry < RETRIES && best.stolenPart > STOLEN_MAX; retry++) {
-    const again = await measure(server, row, settings);
+    const again = await run();
     if (again.stolenPart < best.stolenPart) best = again;
   }
   return best;

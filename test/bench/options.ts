@@ -14,7 +14,7 @@ const USAGE = `usage: npm run bench -- [options]
   --quick           one short repetition, in less than two minutes
   --rows TEXT,...   only the rows whose name contains one of the texts
   --servers A,...   only these servers
-  --reps N          repetitions (default 4)
+  --reps N          repetitions, after one that does not count (default 4)
   --seconds S       length of each measurement (default 2)
   --size MIB        size of the disk (default 512)
   --no-latency      leave the pinned latency runs out

@@ -80,6 +80,7 @@ void t.test('in chunks, in order, at the offsets they name', async (t) => {
     t.ok(chunks.length > 1, `${chunks.length} chunks for ${cookie}`);
     let at = BigInt(OFFSET);
     for (const { type, flags, payload } of chunks) {
+      if (payload.length > 256 * 1024 + 8) t.fail(`a chunk of ${payload.length} bytes`);
       if (type !== 1) t.fail(`a chunk of type ${type}`);
       if (payload.readBigUInt64BE(0) !== at) t.fail(`a chunk at ${payload.readBigUInt64BE(0)}`);
       at += BigInt(payload.length - 8);
@@ -106,6 +107,24 @@ void t.test('in one, where the client said so', async (t) => {
   const replies = await Promise.all([simple.readOk(OFFSET, LENGTH), simple.readOk(OFFSET, LENGTH)]);
   for (const data of replies) t.ok(data.equals(content), 'a simple reply has no chunks');
   await simple.disconnect();
+  await daemon.stop();
+});
+
+void t.test('in one, where the client asks one thing at a time', async (t) => {
+  const { daemon, address, content } = await serveLargeFile(t);
+  const client = await openStructured(address);
+  const bytes = MIB / 2;
+  for (let round = 1n; round <= 4n; round++) {
+    client.bytes.send(
+      requestHeader({ type: Cmd.READ, offset: BigInt(OFFSET), length: bytes }, round),
+    );
+    const chunks = (await receiveReplies(client, 1)).get(round) ?? [];
+    const data = Buffer.concat(chunks.map(({ payload }) => payload.subarray(8)));
+    t.ok(data.equals(content.subarray(0, bytes)));
+    // Whether it does is known from the second on.
+    if (round > 1n) t.equal(chunks.length, 1, `read ${round}`);
+  }
+  await client.disconnect();
   await daemon.stop();
 });
 

@@ -1,5 +1,6 @@
 // Goal: nobody has to choose the number of rings: it follows the cores and the pages.
 import t from 'tap';
+import { pageNeed } from '../../src/daemon/page-budget.ts';
 import { deviceShare, goodQueues, transportWish } from '../../src/daemon/transport-wish.ts';
 
 void t.test('as many rings as do good', (t) => {
@@ -18,6 +19,18 @@ void t.test('as many rings as do good', (t) => {
     [0.25, 3072, 1],
   ] as const) {
     t.equal(goodQueues({ coreCount, poolPagesMax }), queues, `${coreCount}, ${poolPagesMax}`);
+  }
+  t.end();
+});
+
+void t.test('what is good is never more than several lanes need to be fast', (t) => {
+  // A pool for each or together, 16 pages of zeroes, 16 for segment lists, and a ring of four.
+  for (const [laneCount, goodPages] of [
+    [1, 768 + 36],
+    [2, 768 + 72],
+    [4, 1536 + 144],
+  ] as const) {
+    t.equal(pageNeed(laneCount, 2, true).goodPages, goodPages, `${laneCount} lanes`);
   }
   t.end();
 });

@@ -50,6 +50,18 @@ void t.test('a thread for each ring, which stays', async (t) => {
   t.strictSame(backendThreads(), []);
 });
 
+void t.test('disks with a cache share a thread, which alone knows what is in it', async (t) => {
+  const host = await createSimulatedHost({
+    disks: disks.map((disk) => ({ ...disk, isVolatile: true })),
+  });
+  for (const [, id] of VBDS) {
+    const { front } = await connectByHand(host, id);
+    t.equal(await readSector(host, front, 0), 0);
+  }
+  t.strictSame(backendThreads(), ['sim-blkback-0']);
+  await host.close();
+});
+
 void t.test('a late thread knows of the faults', async (t) => {
   const host = await createSimulatedHost({ disks, faults: { ...NO_FAULTS, errorRate: 1 } });
   for (const [, id] of VBDS) {

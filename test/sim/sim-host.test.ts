@@ -16,6 +16,7 @@ import {
   NO_FEATURES,
   type SimulatedHost,
 } from '../../src/sim/index.ts';
+import { readThreadNames } from '../support/proc-stat.ts';
 import { bytesOf, connectByHand, HandFront } from './hand-front.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'sim-host-'));
@@ -103,9 +104,7 @@ void t.test('a file is read and written through the ring', async (t) => {
       .every((byte) => byte === 0),
   );
 
-  const names = readdirSync('/proc/self/task').map((task) =>
-    readFileSync(`/proc/self/task/${task}/comm`, 'utf8').trim(),
-  );
+  const names = readThreadNames(process.pid);
   t.ok(names.includes('sim-blkback-0'), `a thread is called sim-blkback-0: ${names.join(' ')}`);
 
   const stats = await host.control.stats();

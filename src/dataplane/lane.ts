@@ -41,6 +41,7 @@ export class Lane {
   readonly #ended: Promise<void>;
   readonly #ready: Promise<void>;
   #isStopping = false;
+  #clientCount = 0;
   /** Who waits for which answer. */
   readonly #waiting = new Map<Answer, (event: LaneEvent) => void>();
 
@@ -62,6 +63,7 @@ export class Lane {
     this.#ready = new Promise((resolve, reject) => {
       this.#worker.on('message', (event: LaneEvent) => {
         if (event.type === 'ready') resolve();
+        if (event.type === 'closed') this.#clientCount -= 1;
         const answer = event.type as Answer;
         const waiting = this.#waiting.get(answer);
         this.#waiting.delete(answer);
@@ -84,9 +86,12 @@ export class Lane {
     });
   }
 
-  /** Clients that it serves now. */
+  /**
+   * Clients that were given to it and have not left. Its own counter lags behind by those that it
+   * has not heard of yet, and of clients that come together all would be given to one lane.
+   */
   get clientCount(): number {
-    return this.counters.get(Counter.CLIENTS_NOW);
+    return this.#clientCount;
   }
 
   /** False once the backend has said, on this connection, that it takes no trims. */
@@ -105,6 +110,7 @@ export class Lane {
   }
 
   adopt(client: AdoptedClient): void {
+    this.#clientCount += 1;
     this.#send({ type: 'adopt', ...client });
   }
 

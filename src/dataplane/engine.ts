@@ -22,22 +22,16 @@
 
 import { NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
 import { BlkifStatus } from '../blkif/index.ts';
-import { PAGE_SIZE } from '../sys/index.ts';
 import { Counter, type Counters } from './counters.ts';
 import { FragmentedReads } from './fragmented-read.ts';
 import type { GuestRings } from './guest-rings.ts';
+import { issue } from './issue.ts';
 import type { DiskShape } from './lane-config.ts';
 import type { LaneContexts } from './lane-contexts.ts';
 import { type Operation, OperationQueue, Queue, type Requester, Stage } from './operation.ts';
-import {
-  appendPages,
-  copyFromPages,
-  cutPages,
-  forgetPages,
-  giveBackEdges,
-  giveBackPages,
-} from './operation-pages.ts';
+import { copyFromPages, forgetPages, giveBackEdges, giveBackPages } from './operation-pages.ts';
 import { OperationTable } from './operation-table.ts';
+import { PageAllocation } from './page-allocation.ts';
 import { NO_PAGE, type PagePool } from './page-pool.ts';
 import { type Part, PartRole } from './part.ts';
 import {
@@ -48,19 +42,11 @@ import {
   parkPayload,
   roomBytes,
 } from './payload.ts';
-import {
-  allocateEdges,
-  edgeCount,
-  patchHead,
-  patchTail,
-  setDiscardRange,
-  setGrid,
-  zeroEdges,
-} from './ragged-ends.ts';
+import { patchHead, patchTail, setDiscardRange, setGrid, zeroEdges } from './ragged-ends.ts';
 import { RangeLock, type SharedRanges } from './range-lock.ts';
 import type { RingRequests } from './ring-requests.ts';
 import { SharedFlush } from './shared-flush.ts';
-import { SpillMemory } from './spill-memory.ts';
+import { SpilledReads } from './spilled-reads.ts';
 import { ZeroWriter } from './zero-writer.ts';
 
 export interface EngineConfig {
@@ -87,10 +73,6 @@ export interface EngineParts {
   readonly contexts: LaneContexts;
 }
 
-/** A window of payload starts with this many pages or not at all, while others hold pages. */
-const WINDOW_PAGES_MIN = 8;
-/** What a window of payload holds at most, unless one ring request takes more. */
-const WINDOW_PAGES = 64;
 /** Ragged writes at work at once; each holds up to two pages while it waits for more. */
 const RAGGED_MAX = 16;
 
@@ -102,17 +84,13 @@ export class Engine {
   readonly #contexts: LaneContexts;
   readonly #table: OperationTable;
   readonly #rangeLock: RangeLock;
-  readonly #spill: SpillMemory;
+  readonly #spilled: SpilledReads;
   readonly #flushes: SharedFlush;
   readonly #zeroes: ZeroWriter;
   readonly #pageQueue = new OperationQueue(Queue.PAGES);
   readonly #slotQueue = new OperationQueue(Queue.SLOTS);
-  readonly #readPagesMax: number;
   readonly #fragments: FragmentedReads;
-  readonly #windowPages: number;
-  /** Reads that need memory of their own, of which there is too little now. */
-  readonly #spillQueue = new OperationQueue(Queue.SPILL);
-  #isSpillFreed = false;
+  readonly #pages: PageAllocation;
   #isBroken = false;
   /** Lanes that share our ring, and whether their turn comes before ours. */
   #guests: GuestRings | undefined;
@@ -129,13 +107,13 @@ export class Engine {
       config.sharedMax,
       config.bytesMax,
     );
-    const quarter = Math.max(1, parts.pool.pageCount >>> 2);
-    const raggedMax = Math.min(RAGGED_MAX, quarter);
+    const raggedMax = Math.min(RAGGED_MAX, Math.max(1, parts.pool.pageCount >>> 2));
     this.#rangeLock = new RangeLock(config.ranges, config.laneIndex, raggedMax);
-    this.#spill = new SpillMemory(config.spillLimitBytes);
-    this.#readPagesMax = quarter * 2;
+    this.#spilled = new SpilledReads(config.spillLimitBytes, (operation) =>
+      this.#wantPages(operation),
+    );
     this.#fragments = new FragmentedReads(parts.pool);
-    this.#windowPages = Math.min(quarter, Math.max(this.#ring.maxSegments, WINDOW_PAGES));
+    this.#pages = new PageAllocation(parts.pool, parts.ring, this.#fragments);
     this.#flushes = new SharedFlush(this.#ring, (operation) => this.#finish(operation));
     this.#zeroes = new ZeroWriter(this.#ring, parts.zeroPool, (operation) => {
       if (operation.partsInFlight === 0) this.#settle(operation);
@@ -168,10 +146,7 @@ export class Engine {
   /** Gives back one whose reply has been sent or which needs none. */
   release(operation: Operation): void {
     giveBackPages(this.#pool, operation);
-    if (operation.spillAddress !== 0) {
-      this.#spill.free(operation.spillAddress, operation.spillBytes);
-      this.#isSpillFreed = true;
-    }
+    this.#spilled.giveBack(operation);
     this.#table.give(operation);
   }
 
@@ -275,7 +250,7 @@ export class Engine {
 
   /** Whether a large read waits for memory that others hold. */
   get isShortOfSpill(): boolean {
-    return !this.#spillQueue.isEmpty;
+    return this.#spilled.isShort;
   }
 
   /** Whether somebody waits for pages. */
@@ -298,13 +273,12 @@ export class Engine {
 
   /** Memory for replies that a client does not take; 0 when there is too much of that already. */
   allocateParking(lengthBytes: number): number {
-    return this.#spill.allocate(lengthBytes);
+    return this.#spilled.allocateBlock(lengthBytes);
   }
 
   /** Gives back what {@link allocateParking} gave for the same length. */
   freeParking(address: number, lengthBytes: number): void {
-    this.#spill.free(address, lengthBytes);
-    this.#isSpillFreed = true;
+    this.#spilled.freeBlock(address, lengthBytes);
   }
 
   /** Copies payload from memory into the window: at most the room it has. */
@@ -379,14 +353,14 @@ export class Engine {
   pump(): void {
     this.#ring.replay();
     if (this.#rangeLock.waitsForOtherLanes) this.#wakeRangeWaiters();
-    this.#pumpSpill();
+    this.#spilled.pump();
     this.#flushes.pump();
     this.#zeroes.pump(this.#disk.sectorBytes);
     if (this.#guests === undefined) this.#pumpSlots();
     else this.#shareSlots(this.#guests);
     while (this.#pageQueue.head !== undefined) {
       const operation = this.#pageQueue.head;
-      if (!this.#allocate(operation)) break;
+      if (!this.#pages.allocate(operation, this.#disk.sectorBytes)) break;
       this.#pageQueue.shift();
       this.#allocated(operation);
     }
@@ -397,7 +371,7 @@ export class Engine {
     const before = this.#ring.freeSlots;
     while (this.#slotQueue.head !== undefined) {
       const operation = this.#slotQueue.head;
-      if (!this.#issue(operation)) break;
+      if (!issue(this.#ring, this.#pool, operation, this.#disk.sectorBytes)) break;
       this.#slotQueue.shift();
       this.#issued(operation);
     }
@@ -448,7 +422,7 @@ export class Engine {
         this.#slotQueue.remove(operation);
         return;
       case Queue.SPILL:
-        this.#spillQueue.remove(operation);
+        this.#spilled.remove(operation);
         return;
       case Queue.RANGE:
         this.#rangeLock.release(operation);
@@ -467,31 +441,14 @@ export class Engine {
 
   /**
    * A read that the pool can hold takes pages, and so does one that may be answered in pieces. Any
-   * other first needs memory to be gathered in; it waits for that in a queue of its own, so that it
-   * holds up nobody who only needs pages.
+   * other first needs memory to be gathered in.
    */
   #startRead(operation: Operation): void {
-    const isLarge = operation.gridBytes > this.#readPagesMax * PAGE_SIZE;
+    const isLarge = this.#pages.isLarge(operation);
     operation.isFragmented = this.#fragments.suit(operation, this.isStarved);
     // One that may have pieces and is large is whole only where all its pages are free.
     if (!isLarge || operation.mayFragment) this.#wantPages(operation);
-    else if (this.#spillQueue.isEmpty && this.#takeSpill(operation)) this.#wantPages(operation);
-    else this.#spillQueue.push(operation);
-  }
-
-  #takeSpill(operation: Operation): boolean {
-    operation.spillAddress = this.#spill.allocate(operation.gridBytes);
-    if (operation.spillAddress === 0) return false;
-    operation.spillBytes = operation.gridBytes;
-    return true;
-  }
-
-  #pumpSpill(): void {
-    if (!this.#isSpillFreed) return;
-    this.#isSpillFreed = false;
-    while (this.#spillQueue.head !== undefined && this.#takeSpill(this.#spillQueue.head)) {
-      this.#wantPages(this.#spillQueue.shift() as Operation);
-    }
+    else this.#spilled.want(operation);
   }
 
   #rangeHeld(operation: Operation): void {
@@ -522,7 +479,7 @@ export class Engine {
   }
 
   #wantPages(operation: Operation): void {
-    if (this.#pageQueue.isEmpty && this.#allocate(operation)) {
+    if (this.#pageQueue.isEmpty && this.#pages.allocate(operation, this.#disk.sectorBytes)) {
       this.#allocated(operation);
       return;
     }
@@ -531,24 +488,15 @@ export class Engine {
   }
 
   #wantSlot(operation: Operation): void {
-    if (this.#slotQueue.isEmpty && this.#issue(operation)) {
+    if (
+      this.#slotQueue.isEmpty &&
+      issue(this.#ring, this.#pool, operation, this.#disk.sectorBytes)
+    ) {
       this.#issued(operation);
       return;
     }
     if (this.#slotQueue.isEmpty) this.#counters.add(Counter.SLOT_WAITS, 1);
     this.#slotQueue.push(operation);
-  }
-
-  /** Gives the operation the pages it needs next; false when there are too few. */
-  #allocate(operation: Operation): boolean {
-    switch (operation.stage) {
-      case Stage.READ:
-        return this.#allocateRead(operation);
-      case Stage.EDGES:
-        return allocateEdges(this.#pool, operation, this.#disk.sectorBytes);
-      default:
-        return this.#allocateWindow(operation);
-    }
   }
 
   #allocated(operation: Operation): void {
@@ -558,100 +506,6 @@ export class Engine {
     }
     if (operation.isRagged && operation.issuedBytes === 0) patchHead(this.#pool, operation);
     operation.requester?.payloadWanted(operation);
-  }
-
-  #allocateRead(operation: Operation): boolean {
-    const pages = Math.ceil((operation.gridBytes - operation.allocatedBytes) / PAGE_SIZE);
-    if (operation.spillAddress === 0) {
-      const count = this.#fragments.pagesNow(operation, pages);
-      if (this.#pool.freeCount < count) return false;
-      appendPages(this.#pool, operation, count);
-      operation.allocatedBytes = Math.min(operation.gridBytes, count * PAGE_SIZE);
-      return true;
-    }
-    // One piece at a time; its pages come back when it has been copied out. A request on the ring
-    // may be larger than the pool.
-    const count = Math.min(pages, this.#ring.maxSegments, this.#readPagesMax);
-    if (this.#pool.freeCount < count) return false;
-    appendPages(this.#pool, operation, count);
-    operation.allocatedBytes = Math.min(
-      operation.gridBytes,
-      operation.allocatedBytes + count * PAGE_SIZE,
-    );
-    return true;
-  }
-
-  #allocateWindow(operation: Operation): boolean {
-    const left = Math.ceil((operation.gridBytes - operation.allocatedBytes) / PAGE_SIZE);
-    const wanted = Math.min(left, this.#windowPages);
-    const count = Math.min(wanted, this.#pool.freeCount);
-    if (count < Math.min(wanted, WINDOW_PAGES_MIN)) return false;
-    appendPages(this.#pool, operation, count);
-    operation.allocatedBytes = Math.min(
-      operation.gridBytes,
-      operation.allocatedBytes + count * PAGE_SIZE,
-    );
-    return true;
-  }
-
-  /** Puts what the operation has ready onto the ring; false when slots ran out before the end. */
-  #issue(operation: Operation): boolean {
-    const ring = this.#ring;
-    switch (operation.stage) {
-      case Stage.READ:
-        return this.#issueData(operation, operation.allocatedBytes);
-      case Stage.WRITE:
-        return this.#issueData(
-          operation,
-          operation.issuedBytes + issuableBytes(operation, this.#ring.maxSegments),
-        );
-      case Stage.EDGES:
-      case Stage.ZERO_EDGES:
-        return this.#issueEdges(operation);
-      case Stage.DISCARD:
-        if (!ring.hasRoom) return false;
-        ring.discard(operation);
-        operation.issuedBytes = operation.gridBytes;
-        return true;
-      default:
-        return true;
-    }
-  }
-
-  #issueData(operation: Operation, endBytes: number): boolean {
-    const ring = this.#ring;
-    const isRead = operation.stage === Stage.READ;
-    while (operation.issuedBytes < endBytes) {
-      const pages = Math.min(
-        Math.ceil((endBytes - operation.issuedBytes) / PAGE_SIZE),
-        ring.maxSegments,
-      );
-      if (!ring.hasRoomFor(pages)) return false;
-      const lengthBytes = Math.min(endBytes - operation.issuedBytes, pages * PAGE_SIZE);
-      const first = operation.issuePage;
-      const last = ring.transfer(operation, first, pages, lengthBytes);
-      operation.issuePage = this.#pool.next(last);
-      operation.issuedBytes += lengthBytes;
-      // A read's pages stay with it until they are sent; others belong to the part from now on.
-      if (!isRead || operation.spillAddress !== 0) cutPages(operation, pages);
-    }
-    return true;
-  }
-
-  #issueEdges(operation: Operation): boolean {
-    const ring = this.#ring;
-    const sectorBytes = this.#disk.sectorBytes;
-    const isWrite = operation.stage === Stage.ZERO_EDGES;
-    // A lost ring has free slots as well, in memory that may be gone.
-    if (!ring.hasRoom || ring.freeSlots < edgeCount(operation)) return false;
-    if (operation.headPage !== NO_PAGE) {
-      ring.edge(operation, operation.headPage, operation.firstByte, sectorBytes, isWrite);
-    }
-    if (operation.tailPage !== NO_PAGE) {
-      const lastSectorByte = operation.firstByte + operation.gridBytes - sectorBytes;
-      ring.edge(operation, operation.tailPage, lastSectorByte, sectorBytes, isWrite);
-    }
-    return true;
   }
 
   /** What comes after everything that was ready has been issued. */

@@ -2,8 +2,8 @@
 // CPU of our server per 4 KiB read, the simulated backend apart.
 import { join } from 'node:path';
 import { createSparseImage } from '../support/disk-image.ts';
-import { xenblkNbd } from '../support/nbd-server.ts';
-import { type LoadSettings, measure } from './measure.ts';
+import { type RunningServer, xenblkNbd } from '../support/nbd-server.ts';
+import { type LoadSettings, measure, undisturbed } from './measure.ts';
 import { median } from './results.ts';
 import type { FioRow } from './rows.ts';
 
@@ -71,25 +71,20 @@ export async function measureFlatness(
     const byConnections = CONNECTIONS.map((count) => ({ count, costs: [] as number[] }));
     const byClients = CONNECTIONS.map((count) => ({ count, costs: [] as number[] }));
     const bySize = servers.map(({ name, server }) => ({ name, server, costs: [] as number[] }));
-    // The first repetition is not counted: code is compiled and pages are met for the first time.
+    const all = [...byConnections, ...byClients, ...bySize];
+    const cost = async (server: RunningServer, load: FioRow, costs: number[]): Promise<void> => {
+      const sample = await undisturbed(() => measure(server, load, settings));
+      costs.push(sample.cpuUsPerRequest);
+    };
     for (let repetition = 0; repetition <= repetitions; repetition++) {
-      for (const { count, costs } of byConnections) {
-        const { cpuUsPerRequest } = await measure(first.server, row(count), settings);
-        if (repetition > 0) costs.push(cpuUsPerRequest);
-      }
+      for (const { count, costs } of byConnections) await cost(first.server, row(count), costs);
       for (const { count, costs } of byClients) {
-        const { cpuUsPerRequest } = await measure(
-          first.server,
-          row(count, IN_FLIGHT_EACH),
-          settings,
-        );
-        if (repetition > 0) costs.push(cpuUsPerRequest);
+        await cost(first.server, row(count, IN_FLIGHT_EACH), costs);
       }
-      for (const { server, costs } of bySize) {
-        const { cpuUsPerRequest } = await measure(server, row(4), settings);
-        if (repetition > 0) costs.push(cpuUsPerRequest);
-      }
-      if (repetition > 0) console.log(`repetition ${repetition}/${repetitions}, flatness`);
+      for (const { server, costs } of bySize) await cost(server, row(4), costs);
+      // The first does not count: code is compiled and pages are met for the first time.
+      if (repetition === 0) for (const { costs } of all) costs.length = 0;
+      else console.log(`repetition ${repetition}/${repetitions}, flatness`);
     }
     const point = (name: string, costs: readonly number[]): FlatnessPoint => ({
       name,

@@ -264,7 +264,7 @@ async function main(): Promise<number> {
     measurements.crowd.push(...crowd);
   }
   if (options.withFlatness) {
-    measurements.flatness = await measureFlatness(settings, options.repetitions);
+    measurements.flatness = await measureFlatness(settings, 2 * options.repetitions);
   }
   if (options.enduranceSeconds !== undefined) {
     measurements.endurance = await endure(folder, options.enduranceSeconds);

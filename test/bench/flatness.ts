@@ -3,7 +3,7 @@
 import { join } from 'node:path';
 import { createSparseImage } from '../support/disk-image.ts';
 import { type RunningServer, xenblkNbd } from '../support/nbd-server.ts';
-import { type LoadSettings, measure, undisturbed } from './measure.ts';
+import { type LoadSettings, measure, type Sample, undisturbed } from './measure.ts';
 import { median } from './results.ts';
 import type { FioRow } from './rows.ts';
 
@@ -72,8 +72,10 @@ export async function measureFlatness(
     const byClients = CONNECTIONS.map((count) => ({ count, costs: [] as number[] }));
     const bySize = servers.map(({ name, server }) => ({ name, server, costs: [] as number[] }));
     const all = [...byConnections, ...byClients, ...bySize];
+    let isWarm = false;
     const cost = async (server: RunningServer, load: FioRow, costs: number[]): Promise<void> => {
-      const sample = await undisturbed(() => measure(server, load, settings));
+      const run = (): Promise<Sample> => measure(server, load, settings);
+      const sample = await (isWarm ? undisturbed(run) : run());
       costs.push(sample.cpuUsPerRequest);
     };
     for (let repetition = 0; repetition <= repetitions; repetition++) {
@@ -83,8 +85,9 @@ export async function measureFlatness(
       }
       for (const { server, costs } of bySize) await cost(server, row(4), costs);
       // The first does not count: code is compiled and pages are met for the first time.
-      if (repetition === 0) for (const { costs } of all) costs.length = 0;
+      if (!isWarm) for (const { costs } of all) costs.length = 0;
       else console.log(`repetition ${repetition}/${repetitions}, flatness`);
+      isWarm = true;
     }
     const point = (name: string, costs: readonly number[]): FlatnessPoint => ({
       name,

@@ -15,6 +15,7 @@ export const LOG_EVENTS = {
   'flush-failed': 'the last flush of a disk failed',
   'drain-timeout': 'requests were given up at the end',
   'backend-broken': 'the backend did what it may not do; its vbd answers with errors from now on',
+  'backend-errors': 'the backend reported errors: of what, since it was told last, and where',
   unplugging: 'the toolstack removes a vbd',
   unplugged: 'a vbd is gone',
   'vbd-failed': 'a vbd cannot be served any more, and why',

@@ -13,7 +13,7 @@ import { Doors } from './doors.ts';
 import { DaemonError } from './errors.ts';
 import { forPeople } from './for-people.ts';
 import { openHost } from './host.ts';
-import { LimitWatch } from './limit-watch.ts';
+import { LaneWatch } from './lane-watch.ts';
 import { createLogger, type Logger } from './log.ts';
 import { describeMemory } from './memory-bounds.ts';
 import { Monitoring } from './monitoring.ts';
@@ -65,7 +65,7 @@ class Daemon {
   #store: XenStoreClient | undefined;
   #vbds: ServedVbds | undefined;
   #watchdog: Watchdog | undefined;
-  #limitWatch: LimitWatch | undefined;
+  #laneWatch: LaneWatch | undefined;
   #monitoring: Monitoring | undefined;
   #statusTimer: NodeJS.Timeout | undefined;
   /** Why the last vbd that failed did so. */
@@ -232,7 +232,7 @@ class Daemon {
     this.#reception.open(vbds);
     this.#doors.announce(vbds);
     this.#trace?.start();
-    this.#limitWatch = new LimitWatch({
+    this.#laneWatch = new LaneWatch({
       log: this.#log,
       vbds: () => vbds.devices.map(({ vbd, lanes }) => ({ name: vbd.name, lanes })),
     });
@@ -264,6 +264,8 @@ class Daemon {
     }
     const vbds = this.#vbds;
     if (vbds !== undefined && vbds.devices.length > 1) {
+      // Why it ends may be what it has counted last.
+      this.#laneWatch?.lookAtOnce();
       vbds.remove(device);
       this.#changed();
     } else {
@@ -298,10 +300,11 @@ class Daemon {
     this.#supervisor.stopping();
     clearTimeout(this.#statusTimer);
     this.#watchdog?.stop();
-    this.#limitWatch?.stop();
     this.#doors.close();
     this.#reception.shutDown();
     await this.#reception.endInput(LAST_REQUESTS_MS);
+    // Of the last flush of each disk its own line tells.
+    this.#laneWatch?.stop();
     await this.#vbds?.close(DRAIN_MS);
     await this.#reception.close(LAST_WORDS_MS);
     await this.#trace?.close();

@@ -6,7 +6,10 @@
 import { NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
 import { LATENCY_BUCKETS, latencyBucket } from './latency.ts';
 
-/** Positions of the counters. A name ending in `_NOW` goes up and down; the others only grow. */
+/**
+ * Positions of the counters. A name ending in `_NOW` goes up and down; the others only grow, but
+ * for FAILED_BYTE, which is a place.
+ */
 export const Counter = {
   READS: 0,
   WRITES: 1,
@@ -47,6 +50,15 @@ export const Counter = {
   JOINED_REQUESTS: 30,
   /** 1 while trims are not asked for, since the backend has said that it takes none. */
   TRIMS_REFUSED_NOW: 31,
+  /** What the backend has answered with an error, each asked alone; see backend-failures.ts. */
+  FAILED_READS: 32,
+  FAILED_WRITES: 33,
+  FAILED_FLUSHES: 34,
+  FAILED_TRIMS: 35,
+  /** The place of the last of them on the disk; -1 for a flush, which has none. */
+  FAILED_BYTE: 36,
+  /** When that was, on the clock of CLOCK_MS_NOW. */
+  FAILED_MS: 37,
 } as const;
 export type Counter = (typeof Counter)[keyof typeof Counter];
 

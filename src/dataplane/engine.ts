@@ -22,6 +22,7 @@
 
 import { NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
 import { BlkifStatus } from '../blkif/index.ts';
+import { countFailure } from './backend-failures.ts';
 import { Counter, type Counters } from './counters.ts';
 import { FragmentedReads } from './fragmented-read.ts';
 import type { GuestRings } from './guest-rings.ts';
@@ -529,7 +530,8 @@ export class Engine {
   #partDone(part: Part): void {
     const errno = part.status === BlkifStatus.BLKIF_RSP_OKAY ? 0 : errnoOfStatus(part);
     if (part.role === PartRole.FLUSH) {
-      this.#flushes.answered(part.status, this.#disk.canFallBackToBarrier);
+      const hasFailed = this.#flushes.answered(part.status, this.#disk.canFallBackToBarrier);
+      if (hasFailed) countFailure(this.#counters, part);
       return;
     }
     const operation = part.operation;
@@ -537,6 +539,7 @@ export class Engine {
       if (part.role === PartRole.RELAYED) this.#guests?.answered(part);
       return;
     }
+    if (errno !== 0) countFailure(this.#counters, part);
     if (operation.errno === 0) operation.errno = errno;
     operation.partsInFlight -= 1;
     switch (part.role) {

@@ -24,7 +24,7 @@ export interface Requester {
   payloadRefused(operation: Operation, missingBytes: number): void;
 }
 
-/** What an operation does next; the engine's `allocate` and `issue` branch on it. */
+/** What an operation does next; page-allocation.ts and issue.ts branch on it. */
 export const Stage = {
   /** Reads data into its pages, or piece by piece into memory of its own. */
   READ: 0,

@@ -1,6 +1,6 @@
 /**
  * How many pages an operation is given, when it is its turn, and when it has to wait for more.
- * Whoever holds pages while waiting for others holds so few that those can finish; see engine.ts.
+ * Whoever holds pages while waiting for more holds so few that the others can finish (engine.ts).
  */
 
 import { PAGE_SIZE } from '../sys/index.ts';

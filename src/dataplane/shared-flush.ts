@@ -40,13 +40,13 @@ export class SharedFlush {
     this.#ring.flush();
   }
 
-  /** The flush on the ring was answered. */
-  answered(status: number, canFallBackToBarrier: boolean): void {
+  /** The flush on the ring was answered. Returns whether it has failed. */
+  answered(status: number, canFallBackToBarrier: boolean): boolean {
     this.#isOnRing = false;
     const isUnsupported = status === BlkifStatus.BLKIF_RSP_EOPNOTSUPP;
     if (isUnsupported && canFallBackToBarrier && !this.#usesBarriers) {
       this.#fallBack();
-      return;
+      return false;
     }
     const errno = status === BlkifStatus.BLKIF_RSP_OKAY ? 0 : NbdErrno.EIO;
     for (;;) {
@@ -56,6 +56,7 @@ export class SharedFlush {
       this.#finish(operation);
     }
     this.pump();
+    return errno !== 0;
   }
 
   /** A new connection to the backend: what it takes is to be found out again. */

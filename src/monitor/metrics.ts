@@ -129,6 +129,19 @@ function addRingMetrics(registry: Registry, source: MonitorSource): void {
     (vbd) =>
       Math.max(0, total(vbd, Counter.RING_REQUESTS) - total(vbd, Counter.RING_NOTIFICATIONS)),
   );
+  add(
+    registry,
+    'backend_errors_total',
+    'Requests on the ring that the backend answered with an error, each asked alone.',
+    ['vbd', 'operation'],
+    () =>
+      rows(source, (vbd) => [
+        { labels: { operation: 'read' }, value: total(vbd, Counter.FAILED_READS) },
+        { labels: { operation: 'write' }, value: total(vbd, Counter.FAILED_WRITES) },
+        { labels: { operation: 'flush' }, value: total(vbd, Counter.FAILED_FLUSHES) },
+        { labels: { operation: 'trim' }, value: total(vbd, Counter.FAILED_TRIMS) },
+      ]),
+  );
   one('ring_events_total', 'Events that the backend woke us with.', (vbd) =>
     total(vbd, Counter.RING_EVENTS),
   );

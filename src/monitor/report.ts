@@ -37,6 +37,8 @@ export interface VbdSample {
   readonly pageCount: number;
   /** Since the start, not per second. */
   readonly recoveries: number;
+  /** What the backend answered with an error. Since the start. */
+  readonly backendErrors: number;
 }
 
 /** One interval, about a second. */

@@ -116,6 +116,11 @@ function sampleVbd(vbd: MonitoredVbd, before: Totals, now: Totals, perSecond: nu
     pageCount: vbd.pageCount,
     // Each lane counts each of them.
     recoveries: vbd.lanes[0]?.counters.get(Counter.RECOVERIES) ?? 0,
+    backendErrors:
+      now.values[Counter.FAILED_READS] +
+      now.values[Counter.FAILED_WRITES] +
+      now.values[Counter.FAILED_FLUSHES] +
+      now.values[Counter.FAILED_TRIMS],
   };
 }
 

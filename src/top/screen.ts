@@ -51,7 +51,9 @@ function drawBody({ report, samples }: View, options: ScreenOptions): string[] {
   const now = history.at(-1);
   const which =
     vbds.length > 1 ? ` (${(options.vbdIndex % vbds.length) + 1} of ${vbds.length})` : '';
-  const state = vbd.isWaiting ? 'WAITING FOR ITS BACKEND' : report.state;
+  const errors = now?.backendErrors ?? 0;
+  const trouble = errors > 0 ? `, ${formatCount(errors)} ERRORS OF THE BACKEND` : '';
+  const state = (vbd.isWaiting ? 'WAITING FOR ITS BACKEND' : report.state) + trouble;
   const head = [
     justify(title, up, options.columns),
     `${vbd.name}${which}, ${formatBytes(vbd.sizeBytes)}${vbd.isReadOnly ? ', read-only' : ''}: ${state}`,

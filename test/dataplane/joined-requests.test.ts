@@ -4,6 +4,7 @@
 import { NbdCmd, NbdErrno } from 'nbd-server-ts/protocol';
 import t from 'tap';
 import { BackRing, blkifLayout, createRingArea, encodeResponse } from '../../src/blkif/index.ts';
+import { Counter } from '../../src/dataplane/counters.ts';
 import type { Operation } from '../../src/dataplane/operation.ts';
 import { roomBytes } from '../../src/dataplane/payload.ts';
 import { PAGE_SIZE, viewMemory } from '../../src/sys/index.ts';
@@ -198,6 +199,9 @@ for (const command of [NbdCmd.READ, NbdCmd.WRITE]) {
     );
     t.equal(world.pool.freeCount, setup.poolPages, 'all pages are back');
     t.equal(world.ring.inFlight, 0);
+    const { counters } = world;
+    const failed = counters.get(Counter.FAILED_READS) + counters.get(Counter.FAILED_WRITES);
+    t.equal(failed, 1, 'counted once, and nobody else');
     if (command === NbdCmd.WRITE) {
       const { disk } = world.backend;
       t.strictSame([disk[0], disk[4096], disk[2 * 4096], disk[3 * 4096]], [0xee, 0xee, 2, 0xee]);

@@ -87,3 +87,36 @@ void t.test('a flush that nothing can replace is an error each time', (t) => {
   }
   t.end();
 });
+
+void t.test('what could not be done is counted, and what found another way is not', (t) => {
+  const world = create([FLUSH, BlkifOp.BLKIF_OP_DISCARD], true);
+  const { counters, backend, disk, engine } = world;
+  const failed = (): number[] =>
+    [
+      Counter.FAILED_READS,
+      Counter.FAILED_WRITES,
+      Counter.FAILED_FLUSHES,
+      Counter.FAILED_TRIMS,
+      Counter.FAILED_BYTE,
+      Counter.FAILED_MS,
+    ].map((counter) => counters.get(counter));
+  ask(world, NbdCmd.FLUSH);
+  ask(world, NbdCmd.TRIM);
+  t.strictSame(failed(), [0, 0, 0, 0, 0, 0]);
+  counters.values[Counter.CLOCK_MS_NOW] = 7;
+  backend.refused = [FLUSH, BARRIER];
+  // In the second of the two requests of a read, each of half the pool, and in the first of zeroes.
+  backend.badSector = 8 * 8;
+  t.strictSame(ask(world, NbdCmd.READ), { errno: NbdErrno.EIO, requests: 2 });
+  t.strictSame(failed(), [1, 0, 0, 0, 8 * 4096, 7]);
+  t.strictSame(ask(world, NbdCmd.WRITE_ZEROES), { errno: NbdErrno.EIO, requests: 1 });
+  t.strictSame(failed(), [1, 1, 0, 0, 0, 7]);
+  counters.values[Counter.CLOCK_MS_NOW] = 8;
+  t.strictSame(ask(world, NbdCmd.FLUSH).errno, NbdErrno.EIO);
+  t.strictSame(failed(), [1, 1, 1, 0, -1, 8]);
+  engine.diskChanged(disk);
+  backend.failed = [BlkifOp.BLKIF_OP_DISCARD];
+  t.strictSame(ask(world, NbdCmd.TRIM), { errno: NbdErrno.EIO, requests: 1 });
+  t.strictSame(failed(), [1, 1, 1, 1, 0, 8]);
+  t.end();
+});

@@ -45,6 +45,7 @@ void t.test('the numbers of all lanes', async (t) => {
     counters.add(Counter.RING_NOTIFICATIONS, 3);
     counters.add(Counter.RECOVERIES, 1);
     counters.add(Counter.SLOT_WAITS, 1);
+    counters.add(Counter.FAILED_WRITES, 3);
   }
   const value = await scrape(...lanes);
   const expected: readonly (readonly [name: string, value: number])[] = [
@@ -61,6 +62,8 @@ void t.test('the numbers of all lanes', async (t) => {
     ['notifications_saved_total{vbd="xvdb"}', 14],
     ['recoveries_total{vbd="xvdb"}', 1],
     ['limit_waits_total{vbd="xvdb",limit="slots"}', 2],
+    ['backend_errors_total{vbd="xvdb",operation="write"}', 6],
+    ['backend_errors_total{vbd="xvdb",operation="read"}', 0],
     ['vbd_size_bytes{vbd="xvdb"}', 2 ** 30],
     ['ring_slots{vbd="xvdb"}', 128],
   ];

@@ -45,6 +45,8 @@ export class ModelBackend {
   badSector: number | undefined;
   /** Operations that it says it does not know. */
   refused: readonly number[] = [];
+  /** Operations that it answers with an error. */
+  failed: readonly number[] = [];
   flushes = 0;
   requests = 0;
 
@@ -136,6 +138,7 @@ export class ModelBackend {
 
   #execute(request: Waiting): BlkifStatus {
     if (this.refused.includes(request.operation)) return BlkifStatus.BLKIF_RSP_EOPNOTSUPP;
+    if (this.failed.includes(request.operation)) return BlkifStatus.BLKIF_RSP_ERROR;
     const isBarrier = request.operation === BlkifOp.BLKIF_OP_WRITE_BARRIER;
     if (isBarrier || request.operation === BlkifOp.BLKIF_OP_FLUSH_DISKCACHE) {
       this.flushes += 1;

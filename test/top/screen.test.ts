@@ -43,6 +43,7 @@ function sample(name: string, changes: Partial<VbdSample> = {}): VbdSample {
     pagesUsed: 768,
     pageCount: 768,
     recoveries: 4,
+    backendErrors: 7,
     ...changes,
   };
 }
@@ -82,7 +83,10 @@ function report(changes: Partial<Report> = {}): Report {
 const SAMPLES = Array.from({ length: 300 }, (_, index) => ({
   atMs: index * 1000,
   spanMs: 1000,
-  vbds: [sample('xvdb', { readBytes: index * 1000 }), sample('xvdc', { slotsUsed: 0 })],
+  vbds: [
+    sample('xvdb', { readBytes: index * 1000 }),
+    sample('xvdc', { slotsUsed: 0, backendErrors: 0 }),
+  ],
 }));
 
 void t.test('80 columns, 24 lines', async (t) => {
@@ -95,7 +99,7 @@ void t.test('80 columns, 24 lines', async (t) => {
   const text = lines.join('\n');
   for (const says of [
     /^xenblk-nbd 1\.2\.3 {2}process 42 +up 3 min$/m,
-    /^xvdb \(1 of 2\), 1 GiB: serving$/m,
+    /^xvdb \(1 of 2\), 1 GiB: serving, 7 ERRORS OF THE BACKEND$/m,
     /^2\.1 k requests\/s +read 292 KiB\/s +written 2\.5 MiB\/s +errors 2\/s$/m,
     /^ {2}read +160 us +3\.6 ms +8\.2 ms +24\.6 ms$/m,
     /^ {2}flush +- +- +- +-$/m,

@@ -16,7 +16,7 @@ import {
   FrontRing,
   segmentOffset,
 } from '../../src/blkif/index.ts';
-import { Counters } from '../../src/dataplane/counters.ts';
+import { Counter, Counters } from '../../src/dataplane/counters.ts';
 import { Engine } from '../../src/dataplane/engine.ts';
 import { GuestRings } from '../../src/dataplane/guest-rings.ts';
 import type { DiskShape } from '../../src/dataplane/lane-config.ts';
@@ -116,13 +116,14 @@ function create(guestCount: number) {
     zeroPool,
     indirectPool: undefined,
   });
+  const counters = new Counters();
   const engine = new Engine(
     { disk: DISK, ranges: createSharedRanges(1, 64), laneIndex: 0, spillLimitBytes: 1 << 20 },
     {
       ring,
       pool,
       zeroPool,
-      counters: new Counters(),
+      counters,
       contexts: new LaneContexts([createZeroMap(SIZE)]),
     },
   );
@@ -154,11 +155,11 @@ function create(guestCount: number) {
     for (const { fd } of members) closeFd(fd);
     closeFd(hostFd);
   };
-  return { random, engine, ring, backend, members, guests, turn, close, config };
+  return { random, engine, ring, backend, members, guests, turn, close, config, counters };
 }
 
 void t.test('requests go to the backend, and answers back to who asked', async (t) => {
-  const { members, turn, guests, backend, ring, engine, close } = create(2);
+  const { members, turn, guests, backend, ring, engine, close, counters } = create(2);
   const [one, other] = members as [Guest, Guest];
   t.equal(guests.finalCheck(), false, 'nothing is asked yet');
   one.write(7, 8);
@@ -186,6 +187,7 @@ void t.test('requests go to the backend, and answers back to who asked', async (
   engine.pump();
   turn(1);
   t.equal(one.answers.at(-1)?.status, -1, 'a failure is passed on');
+  t.equal(counters.get(Counter.FAILED_WRITES), 0, 'and counted by who asked alone');
   t.equal(ring.inFlight, 0);
   close();
 });

@@ -105,6 +105,9 @@ void t.test('rates', async (t) => {
   t.match(sampler.sample().vbds[0], { requests: { read: 0 } }, 'what was before is no rate');
   for (let i = 0; i < 99; i++) request(lane, NbdCmd.READ, 7);
   request(lane, NbdCmd.FLUSH, 5000);
+  for (const kind of ['READS', 'WRITES', 'FLUSHES', 'TRIMS'] as const) {
+    lane.counters.add(Counter[`FAILED_${kind}`], 2);
+  }
   nowMs = 3000;
   const [vbd] = sampler.sample().vbds;
   t.match(vbd, {
@@ -112,6 +115,7 @@ void t.test('rates', async (t) => {
     isWaiting: true,
     requests: { read: 49.5, flush: 0.5, write: 0 },
     readBytes: (99 * 4096) / 2,
+    backendErrors: 8,
     latencyUs: { read: { p50: 8, p99: 8 }, all: { p50: 8, p99: 8, max: 5120 }, write: { max: 0 } },
   });
   t.equal(vbd?.heat[1], 49.5);
@@ -119,6 +123,7 @@ void t.test('rates', async (t) => {
   nowMs = 4000;
   t.match(sampler.sample().vbds[0], {
     requests: { read: 0, flush: 0 },
+    backendErrors: 8,
     latencyUs: { all: { max: 0 } },
   });
   for (let i = 0; i < 400; i++) sampler.sample();
